@@ -1,0 +1,67 @@
+# The same recipes locally and in CI. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+DIST := target/dist
+BENCH := $(DIST)/hub-loadtest --bin-dir $(DIST)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: ## Install what is missing, build, and run the demo until Ctrl-C
+	@scripts/install.sh run
+	cargo build --locked -p hub-gateway --bin hub-gateway -p hub-ops --bin hubctl -p hub-testkit --bin hub-sample-app
+	@scripts/demo.sh
+
+.PHONY: test
+test: ## Install what is missing and run every check and test
+	@scripts/install.sh test
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## Formatting, clippy, licences and duplicates
+	@scripts/install.sh lint
+	@scripts/lint.sh
+
+.PHONY: schema
+schema: ## Write config/schema.json anew
+	cargo run --locked -q -p hub-gateway --bin hub-gateway -- schema > config/schema.json.part
+	mv config/schema.json.part config/schema.json
+
+.PHONY: docs
+docs: ## Build the API documentation
+	cargo doc --locked --workspace --no-deps
+
+.PHONY: dist
+dist: ## Build the optimised binaries that benches use and packages ship
+	@scripts/install.sh bench
+	cargo build --locked --profile dist -p hub-gateway -p hub-loadtest -p hub-testkit -p hub-ops --bins --example bare
+
+.PHONY: bench-proxy
+bench-proxy: dist ## CPU per request beside bare pingora, nginx and HAProxy
+	$(BENCH) proxy
+
+.PHONY: bench-reload
+bench-reload: dist ## 100 reloads of a large configuration under load
+	$(BENCH) reload
+
+.PHONY: bench-isolation
+bench-isolation: dist ## A tenant at 10x its quota beside well-behaved ones
+	$(BENCH) isolation
+
+.PHONY: bench-memory
+bench-memory: dist ## Memory of an idle gateway and of an idle connection
+	$(BENCH) memory
+
+.PHONY: bench-tenants
+bench-tenants: ## Look-ups among 100,000 tenants and 10,000 routes
+	@scripts/install.sh run
+	cargo bench --locked -p hub-gateway --bench tenants --bench router
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## Generated requests: our parser beside h11, a million of them
+	@scripts/install.sh test
+	HUB_REQUIRE_H11=1 HUB_DIFFERENTIAL_REQUESTS=1000000 cargo test --locked -p hub-gateway --test h11_differential -- --nocapture

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# The demo: two colours of a sample application behind the gateway, a few tenants, lines to paste.
+# Everything lives in one folder, target/demo; Ctrl-C stops it all. Folder, ports and the folder of
+# the binaries can be set: HUB_DEMO_DIR, HUB_DEMO_PORT, HUB_DEMO_ADMIN_PORT, HUB_DEMO_BLUE_PORT,
+# HUB_DEMO_GREEN_PORT, HUB_DEMO_BIN.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin=${HUB_DEMO_BIN:-target/debug}
+dir=${HUB_DEMO_DIR:-target/demo}
+port=${HUB_DEMO_PORT:-8080}
+admin_port=${HUB_DEMO_ADMIN_PORT:-9900}
+blue_port=${HUB_DEMO_BLUE_PORT:-8181}
+green_port=${HUB_DEMO_GREEN_PORT:-8182}
+mkdir -p "$dir"
+chmod 700 "$dir"
+
+# Secrets of this demo, made once, never printed into a log.
+[ -s "$dir/admin-token" ] || openssl rand -hex 24 > "$dir/admin-token"
+[ -s "$dir/jwt-secret" ] || openssl rand -hex 32 > "$dir/jwt-secret"
+if [ ! -s "$dir/api-key" ]; then
+  "$bin/hub-gateway" api-key demo-partner --tenant loc_lakeside > "$dir/api-key.txt"
+  sed -n 2p "$dir/api-key.txt" > "$dir/api-key"
+  sed -n 4p "$dir/api-key.txt" > "$dir/api-keys"
+  rm "$dir/api-key.txt"
+fi
+chmod 600 "$dir"/*
+sed -e "s/^address = \"127\.0\.0\.1:8080\"/address = \"127.0.0.1:$port\"/" \
+  -e "s/^address = \"127\.0\.0\.1:9900\"/address = \"127.0.0.1:$admin_port\"/" \
+  -e "s/127\.0\.0\.1:8181/127.0.0.1:$blue_port/" \
+  -e "s/127\.0\.0\.1:8182/127.0.0.1:$green_port/" \
+  config/examples/demo.toml > "$dir/hub.toml"
+cp config/examples/demo-tenants.jsonl "$dir/demo-tenants.jsonl"
+
+pids=()
+stop() {
+  trap - EXIT INT TERM
+  echo
+  echo "stopping"
+  for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+  wait
+}
+trap stop EXIT
+trap 'exit 0' INT TERM
+
+"$bin/hub-sample-app" --colour blue --listen "127.0.0.1:$blue_port" & pids+=($!)
+"$bin/hub-sample-app" --colour green --listen "127.0.0.1:$green_port" & pids+=($!)
+rm -f "$dir/ready.json"
+"$bin/hub-gateway" run "$dir/hub.toml" --ready-file "$dir/ready.json" & gateway=$!
+pids+=("$gateway")
+
+for _ in $(seq 100); do
+  [ -s "$dir/ready.json" ] && break
+  kill -0 "$gateway" 2>/dev/null || { wait "$gateway"; exit $?; }
+  sleep 0.1
+done
+[ -s "$dir/ready.json" ] || { echo "the gateway did not become ready" >&2; exit 1; }
+
+b64() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+claims="{\"sub\":\"agent-7\",\"location_id\":\"loc_lakeside\",\"aud\":\"hub-demo\",\"exp\":$(( $(date +%s) + 86400 ))}"
+unsigned="$(printf '{"alg":"HS256","typ":"JWT"}' | b64).$(printf '%s' "$claims" | b64)"
+signature=$(printf '%s' "$unsigned" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$(printf '%s' "$(cat "$dir/jwt-secret")" | od -An -tx1 | tr -d ' \n')" -binary | b64)
+printf '%s' "$unsigned.$signature" > "$dir/token.jwt"
+chmod 600 "$dir/token.jwt"
+
+cat <<EOF
+
+The gateway serves http://127.0.0.1:$port (sample application) and http://127.0.0.1:$admin_port (admin).
+Paste these into another terminal, in this folder:
+
+  # one tenant, named by a header, and by its subdomain
+  curl -s http://127.0.0.1:$port/api/contacts -H 'X-Location-Id: loc_lakeside'  # expect: "location_id":"loc_lakeside"
+  curl -s http://lakeside.localtest.example:$port/api/contacts --resolve lakeside.localtest.example:$port:127.0.0.1  # expect: "location_id":"loc_lakeside"
+
+  # a signed token and an API key name their tenant themselves
+  curl -s http://127.0.0.1:$port/agent/whoami -H "Authorization: Bearer \$(cat $dir/token.jwt)"  # expect: "subject":"agent-7"
+  curl -s http://127.0.0.1:$port/partner/whoami -H "X-Api-Key: \$(cat $dir/api-key)"  # expect: "location_id":"loc_lakeside"
+
+  # refused: a token for one location, a header for another; then an unknown location
+  curl -si http://127.0.0.1:$port/agent/whoami -H "Authorization: Bearer \$(cat $dir/token.jwt)" -H 'X-Location-Id: loc_hilltop'  # expect: tenant_mismatch
+  curl -si http://127.0.0.1:$port/api/contacts -H 'X-Location-Id: loc_nowhere'  # expect: tenant_unknown
+
+  # the first of endless server-sent events
+  curl -sN http://127.0.0.1:$port/events -H 'X-Location-Id: loc_lakeside' | head -3  # expect: event: tick
+
+  # the operator's view
+  export HUB_ADMIN_TOKEN_FILE=$dir/admin-token HUB_ADMIN=127.0.0.1:$admin_port
+  $bin/hubctl status  # expect: serving
+  $bin/hubctl clusters  # expect: blue (active)
+  $bin/hubctl tenants  # expect: loc_hilltop
+  $bin/hubctl explain /api/contacts -H 'X-Location-Id: loc_hilltop'  # expect: colour: green
+  curl -s http://127.0.0.1:$admin_port/metrics | grep hub_requests_total  # expect: route="agent"
+
+  # switch to green; the gateway would see the change by itself, a moment later
+  sed -i 's/^active = "blue"/active = "green"/' $dir/hub.toml
+  $bin/hubctl reload
+  curl -s http://127.0.0.1:$port/api/contacts -H 'X-Location-Id: loc_lakeside'  # expect: "colour":"green"
+
+Ctrl-C stops everything. Access log: $dir/access.log
+EOF
+wait "$gateway"
