@@ -1,0 +1,88 @@
+//! Every metric and label name, once.
+
+/// Requests finished, by route, cluster, colour and class of status.
+pub const REQUESTS_TOTAL: &str = "hub_requests_total";
+/// Seconds from the first byte of the head to the end of the answer.
+pub const REQUEST_SECONDS: &str = "hub_request_duration_seconds";
+/// Requests refused by the gateway itself, by reason.
+pub const REFUSALS_TOTAL: &str = "hub_refusals_total";
+/// Requests finished, by tenant (through the cardinality gate) and class of status.
+pub const TENANT_REQUESTS_TOTAL: &str = "hub_tenant_requests_total";
+/// Requests refused by a limit, by tenant (through the cardinality gate).
+pub const TENANT_LIMITED_TOTAL: &str = "hub_tenant_limited_total";
+/// Body bytes to and from clients, by tenant (through the cardinality gate) and direction.
+pub const TENANT_BYTES_TOTAL: &str = "hub_tenant_bytes_total";
+/// Requests begun. In flight is this less the finished ones.
+pub const REQUESTS_STARTED_TOTAL: &str = "hub_requests_started_total";
+/// Downstream connections accepted, by listener.
+pub const CONNECTIONS_OPENED_TOTAL: &str = "hub_connections_opened_total";
+/// Downstream connections closed, by listener.
+pub const CONNECTIONS_CLOSED_TOTAL: &str = "hub_connections_closed_total";
+/// TLS handshakes that failed, by reason.
+pub const TLS_HANDSHAKE_FAILURES_TOTAL: &str = "hub_tls_handshake_failures_total";
+/// When the certificate expires, in seconds since 1970, by file.
+pub const TLS_CERTIFICATE_EXPIRY_SECONDS: &str = "hub_tls_certificate_expiry_timestamp_seconds";
+/// Reads of certificate files, by outcome.
+pub const TLS_CERTIFICATE_RELOADS_TOTAL: &str = "hub_tls_certificate_reloads_total";
+/// 1 where the endpoint takes traffic, by cluster, colour and endpoint.
+pub const ENDPOINT_HEALTHY: &str = "hub_endpoint_healthy";
+/// Connect attempts, by cluster, colour and outcome.
+pub const UPSTREAM_CONNECTS_TOTAL: &str = "hub_upstream_connects_total";
+/// Requests tried on a second endpoint, by cluster.
+pub const UPSTREAM_RETRIES_TOTAL: &str = "hub_upstream_retries_total";
+/// Reloads, by outcome (`applied`, `unchanged`, `rejected`, `needs_upgrade`).
+pub const RELOADS_TOTAL: &str = "hub_config_reloads_total";
+/// When the snapshot in force was taken, in seconds since 1970.
+pub const SNAPSHOT_TIMESTAMP_SECONDS: &str = "hub_config_snapshot_timestamp_seconds";
+/// Tenants in the snapshot in force.
+pub const TENANTS: &str = "hub_tenants";
+/// Access-log lines written.
+pub const LOG_LINES_TOTAL: &str = "hub_access_log_lines_total";
+/// Access-log lines dropped because the queue was full or the file could not be written.
+pub const LOG_DROPS_TOTAL: &str = "hub_access_log_dropped_total";
+/// Failed attempts to open or write the access log.
+pub const LOG_ERRORS_TOTAL: &str = "hub_access_log_errors_total";
+/// Live entries evicted from the limiter's table because it was full.
+pub const LIMITER_EVICTIONS_TOTAL: &str = "hub_limiter_evictions_total";
+/// JWKS fetches, by plugin and outcome.
+pub const JWKS_FETCHES_TOTAL: &str = "hub_jwks_fetches_total";
+/// CPU time used, user and system, in seconds.
+pub const PROCESS_CPU_SECONDS_TOTAL: &str = "process_cpu_seconds_total";
+/// Resident memory in bytes.
+pub const PROCESS_RESIDENT_BYTES: &str = "process_resident_memory_bytes";
+/// Threads of the process.
+pub const PROCESS_THREADS: &str = "process_threads";
+/// Open file descriptors.
+pub const PROCESS_OPEN_FDS: &str = "process_open_fds";
+/// Most file descriptors that may be open (the soft limit).
+pub const PROCESS_MAX_FDS: &str = "process_max_fds";
+/// When the process started, in seconds since 1970.
+pub const PROCESS_START_SECONDS: &str = "process_start_time_seconds";
+
+/// Label names.
+pub mod label {
+    /// Name of the route, or `-` where none matched.
+    pub const ROUTE: &str = "route";
+    /// Name of the cluster, or `-`.
+    pub const CLUSTER: &str = "cluster";
+    /// `blue` or `green`, or `-`.
+    pub const COLOUR: &str = "colour";
+    /// `2xx`, `3xx`, `4xx`, `5xx`, `1xx`, or `none` where no answer was sent.
+    pub const STATUS: &str = "status";
+    /// A tenant's id, or `other`.
+    pub const TENANT: &str = "tenant";
+    /// A [`crate::Reason`]'s code.
+    pub const REASON: &str = "reason";
+    /// Name of the listener.
+    pub const LISTENER: &str = "listener";
+    /// Address of the endpoint as configured.
+    pub const ENDPOINT: &str = "endpoint";
+    /// How something ended.
+    pub const OUTCOME: &str = "outcome";
+    /// `in` or `out`.
+    pub const DIRECTION: &str = "direction";
+    /// Path of a file as configured.
+    pub const FILE: &str = "file";
+    /// Name of the plugin as configured.
+    pub const PLUGIN: &str = "plugin";
+}
