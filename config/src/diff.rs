@@ -1,0 +1,252 @@
+//! What changes between two configurations, for the dry run, the log and the decision to reload.
+
+mod fields;
+
+use crate::runtime::{Config, Overlay, Tenant};
+use fields::Fields;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a reload would change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Diff {
+    /// Changes, in the order of the configuration's sections; at most [`Diff::CHANGES_MAX`].
+    pub changes: Vec<Change>,
+    /// Changes beyond those.
+    pub left_out: usize,
+    /// What a running process cannot change, as sentences; if there is one, the reload is refused
+    /// whole and a restart or upgrade is needed.
+    pub needs_upgrade: Vec<String>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Change {
+    /// Whether it is new, gone or different.
+    pub what: What,
+    /// Key path, as `cluster "web".active`.
+    pub path: String,
+    /// Old and new value, as far as they may be shown; empty for what is new or gone.
+    pub detail: String,
+}
+
+/// The kind of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Only in the new configuration.
+    Added,
+    /// Only in the old configuration.
+    Removed,
+    /// In both, and different.
+    Changed,
+}
+
+/// Compares two configurations by name, whatever their order. Linear in their size. No secret is part
+/// of the result: where one changed, only that is said.
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let mut diff = Diff::default();
+    diff.compare("", &fields::process(old), &fields::process(new));
+    diff.sections("listener", &fields::listeners(old), &fields::listeners(new));
+    diff.sections("limit", &fields::limits(old), &fields::limits(new));
+    diff.sections("plugin", &fields::plugins(old), &fields::plugins(new));
+    diff.sections("cluster", &fields::clusters(old), &fields::clusters(new));
+    diff.sections("route", &fields::routes(old), &fields::routes(new));
+    diff.tenants(old, new);
+    diff.find_upgrades(old, new);
+    diff
+}
+
+// === impl Diff ===
+
+impl Diff {
+    /// Most changes that are listed.
+    pub const CHANGES_MAX: usize = 1_000;
+
+    /// Most tenants that are listed one by one; more are summed up.
+    pub const TENANTS_MAX: usize = 100;
+
+    /// True where the two configurations mean the same.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.needs_upgrade.is_empty()
+    }
+
+    fn add(&mut self, what: What, path: String, detail: String) {
+        if self.changes.len() < Self::CHANGES_MAX {
+            self.changes.push(Change { what, path, detail });
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn sections(
+        &mut self,
+        section: &str,
+        old: &BTreeMap<&str, Fields>,
+        new: &BTreeMap<&str, Fields>,
+    ) {
+        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        for name in names {
+            let path = format!("{section} {name:?}");
+            match (old.get(*name), new.get(*name)) {
+                (Some(old), Some(new)) => self.compare(&path, old, new),
+                (Some(_), None) => self.add(What::Removed, path, String::new()),
+                (None, Some(_)) => self.add(What::Added, path, String::new()),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Both sides list the same fields in the same order.
+    fn compare(&mut self, path: &str, old: &Fields, new: &Fields) {
+        let dot = if path.is_empty() { "" } else { "." };
+        for ((key, old), (_, new)) in old.iter().zip(new) {
+            if old != new {
+                let detail = format!("{} -> {}", old.shown(), new.shown());
+                self.add(What::Changed, format!("{path}{dot}{key}"), detail);
+            }
+        }
+    }
+
+    fn tenants(&mut self, old: &Config, new: &Config) {
+        let mut counts = [0_usize; 3];
+        let mut listed = Vec::new();
+        let mut note = |what: What, tenant: &Tenant, detail: String| {
+            counts[what as usize] += 1;
+            if listed.len() < Self::TENANTS_MAX {
+                listed.push((what, tenant.id.as_str().to_owned(), detail));
+            }
+        };
+        for (_, tenant) in new.tenants.iter() {
+            match old.tenants.get(tenant.id.as_ref()) {
+                None => note(What::Added, tenant, String::new()),
+                Some(index) => {
+                    let detail = tenant_changes(old, &old.tenants[index], new, tenant);
+                    if !detail.is_empty() {
+                        note(What::Changed, tenant, detail);
+                    }
+                }
+            }
+        }
+        for (_, tenant) in old.tenants.iter() {
+            if new.tenants.get(tenant.id.as_ref()).is_none() {
+                note(What::Removed, tenant, String::new());
+            }
+        }
+        if counts.iter().sum::<usize>() <= Self::TENANTS_MAX {
+            for (what, id, detail) in listed {
+                self.add(what, format!("tenant {id:?}"), detail);
+            }
+            return;
+        }
+        for what in [What::Added, What::Removed, What::Changed] {
+            let count = counts[what as usize];
+            if count > 0 {
+                self.add(what, "tenant".into(), format!("{count} tenants"));
+            }
+        }
+    }
+
+    /// Sockets and threads are made once, before anything is served.
+    fn find_upgrades(&mut self, old: &Config, new: &Config) {
+        if old.gateway.workers != new.gateway.workers {
+            let (old, new) = (old.gateway.workers, new.gateway.workers);
+            self.needs_upgrade
+                .push(format!("gateway.workers changes from {old} to {new}"));
+        }
+        if old.admin.address != new.admin.address {
+            self.needs_upgrade.push("admin.address changes".into());
+        }
+        for listener in &old.listeners {
+            let name = &listener.name;
+            let Some(other) = new.listeners.iter().find(|other| other.name == *name) else {
+                self.needs_upgrade
+                    .push(format!("listener {name:?} is removed"));
+                continue;
+            };
+            if listener.address != other.address {
+                let (old, new) = (listener.address, other.address);
+                self.needs_upgrade.push(format!(
+                    "listener {name:?}: address changes from {old} to {new}"
+                ));
+            }
+            match (&listener.tls, &other.tls) {
+                (Some(_), None) => self
+                    .needs_upgrade
+                    .push(format!("listener {name:?}: TLS is turned off")),
+                (None, Some(_)) => self
+                    .needs_upgrade
+                    .push(format!("listener {name:?}: TLS is turned on")),
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        for listener in &new.listeners {
+            let name = &listener.name;
+            if !old.listeners.iter().any(|other| other.name == *name) {
+                self.needs_upgrade
+                    .push(format!("listener {name:?} is added"));
+            }
+        }
+    }
+}
+
+/// What is different, in words; empty where nothing is.
+fn tenant_changes(old_config: &Config, old: &Tenant, new_config: &Config, new: &Tenant) -> String {
+    let mut changes = Vec::new();
+    if old.slug != new.slug {
+        let slug = |tenant: &Tenant| match &tenant.slug {
+            Some(slug) => slug.as_str().to_owned(),
+            None => "none".into(),
+        };
+        changes.push(format!("slug {} -> {}", slug(old), slug(new)));
+    }
+    if old.enabled != new.enabled {
+        changes.push(format!("enabled {} -> {}", old.enabled, new.enabled));
+    }
+    if old.quota != new.quota {
+        let (old, new) = (
+            fields::quota(old.quota.as_ref()),
+            fields::quota(new.quota.as_ref()),
+        );
+        changes.push(format!("quota {old} -> {new}"));
+    }
+    if old.in_flight_max != new.in_flight_max {
+        let text = |max: Option<u32>| max.map_or("unlimited".to_owned(), |max| max.to_string());
+        let (old, new) = (text(old.in_flight_max), text(new.in_flight_max));
+        changes.push(format!("in flight {old} -> {new}"));
+    }
+    if old.overlay.is_some() || new.overlay.is_some() {
+        let old = overlay(old_config, old.overlay.as_deref());
+        let new = overlay(new_config, new.overlay.as_deref());
+        if old != new {
+            let text = |all: &BTreeSet<String>| match all.len() {
+                0 => "none".to_owned(),
+                _ => fields::cut(&all.iter().cloned().collect::<Vec<_>>().join(", ")),
+            };
+            changes.push(format!("overlay {} -> {}", text(&old), text(&new)));
+        }
+    }
+    changes.join("; ")
+}
+
+/// An overlay by names, since the indexes of two configurations do not compare.
+fn overlay(config: &Config, overlay: Option<&Overlay>) -> BTreeSet<String> {
+    let Some(overlay) = overlay else {
+        return BTreeSet::new();
+    };
+    let cluster = |index: usize| config.clusters[index].name.as_str();
+    let colours = overlay
+        .colours
+        .iter()
+        .map(|(index, colour)| format!("{}: {colour:?}", cluster(*index)));
+    let clusters = overlay
+        .clusters
+        .iter()
+        .map(|(route, index)| format!("{} to {}", config.routes[*route].name, cluster(*index)));
+    colours.chain(clusters).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Each section as a list of keys and values. Every struct is taken apart without `..`, so a field that
+//! is added to one cannot be forgotten here.
+
+use crate::Secret;
+use crate::check::hex;
+use crate::runtime::{
+    AccessLog, Admin, Cluster, Config, EndpointAddress, Gateway, HostPattern, Limit, Listener,
+    PathPattern, PluginMark, Quota, Route, Segment,
+};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+/// Keys and values of one section.
+pub(super) type Fields = Vec<(&'static str, Field)>;
+
+/// One value, to compare and to show.
+#[derive(PartialEq)]
+pub(super) enum Field {
+    Shown(String),
+    Hidden(Option<Secret>),
+}
+
+impl Field {
+    /// The value for people, at most 200 characters of it.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Shown(text) => cut(text),
+            Self::Hidden(Some(_)) => "(not shown)".into(),
+            Self::Hidden(None) => "none".into(),
+        }
+    }
+}
+
+/// At most 200 characters.
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}
+
+fn show(value: &impl Debug) -> Field {
+    Field::Shown(format!("{value:?}"))
+}
+
+pub(super) fn process(config: &Config) -> Fields {
+    let Config {
+        gateway,
+        admin,
+        access_log,
+        tenant_labels_max,
+        limiter_keys_max,
+        limit_headers,
+        address_limits,
+        limits,
+        // The sections below are compared by name, tenants by id.
+        listeners: _,
+        clusters: _,
+        routes: _,
+        tenants: _,
+        plugins: _,
+        // A comment changes the hash, and nothing that runs.
+        hash: _,
+        // Which files are watched follows from the rest.
+        files: _,
+    } = config;
+    let Gateway {
+        workers,
+        drain_notice,
+        drain_timeout,
+        reload_on_change,
+        log_level,
+    } = gateway;
+    let Admin {
+        address,
+        token,
+        audit_file,
+        requests_per_second,
+        refusals_remembered,
+    } = admin;
+    let AccessLog {
+        target,
+        queue_lines,
+        flush_interval,
+    } = access_log;
+    let address_limits: Vec<_> = address_limits
+        .iter()
+        .map(|i| limits[*i].name.as_str())
+        .collect();
+    vec![
+        ("gateway.workers", show(workers)),
+        ("gateway.drain_notice_ms", show(drain_notice)),
+        ("gateway.drain_timeout_ms", show(drain_timeout)),
+        ("gateway.reload_on_change", show(reload_on_change)),
+        ("gateway.log_level", show(log_level)),
+        ("admin.address", show(address)),
+        ("admin.token", Field::Hidden(token.clone())),
+        ("admin.audit_file", show(audit_file)),
+        ("admin.requests_per_second", show(requests_per_second)),
+        ("admin.refusals_remembered", show(refusals_remembered)),
+        ("access_log.target", show(target)),
+        ("access_log.queue_lines", show(queue_lines)),
+        ("access_log.flush_interval_ms", show(flush_interval)),
+        ("metrics.tenant_labels_max", show(tenant_labels_max)),
+        ("limits.keys_max", show(limiter_keys_max)),
+        ("limits.headers", show(limit_headers)),
+        ("limits.address", show(&address_limits)),
+    ]
+}
+
+pub(super) fn listeners(config: &Config) -> BTreeMap<&str, Fields> {
+    let fields = |listener: &Listener| {
+        let Listener {
+            name: _,
+            address,
+            tls,
+            proxy_protocol,
+            proxy_protocol_from,
+            trusted_hops,
+            connections_max,
+            connections_per_address_max,
+            head_timeout,
+            idle_timeout,
+            body_timeout,
+            write_timeout,
+            head_bytes_max,
+            uri_bytes_max,
+            header_count_max,
+            requests_per_connection_max,
+        } = listener;
+        vec![
+            ("address", show(address)),
+            ("tls", show(tls)),
+            ("proxy_protocol", show(proxy_protocol)),
+            ("proxy_protocol_from", show(proxy_protocol_from)),
+            ("trusted_hops", show(trusted_hops)),
+            ("connections_max", show(connections_max)),
+            (
+                "connections_per_address_max",
+                show(connections_per_address_max),
+            ),
+            ("head_timeout_ms", show(head_timeout)),
+            ("idle_timeout_ms", show(idle_timeout)),
+            ("body_timeout_ms", show(body_timeout)),
+            ("write_timeout_ms", show(write_timeout)),
+            ("head_bytes_max", show(head_bytes_max)),
+            ("uri_bytes_max", show(uri_bytes_max)),
+            ("header_count_max", show(header_count_max)),
+            (
+                "requests_per_connection_max",
+                show(requests_per_connection_max),
+            ),
+        ]
+    };
+    let all = config.listeners.iter();
+    all.map(|one| (one.name.as_str(), fields(one))).collect()
+}
+
+pub(super) fn limits(config: &Config) -> BTreeMap<&str, Fields> {
+    let fields = |limit: &Limit| {
+        let Limit {
+            name: _,
+            by,
+            quota: rate,
+        } = limit;
+        vec![
+            ("by", show(by)),
+            ("requests", Field::Shown(quota(Some(rate)))),
+        ]
+    };
+    let all = config.limits.iter();
+    all.map(|one| (one.name.as_str(), fields(one))).collect()
+}
+
+pub(super) fn plugins(config: &Config) -> BTreeMap<&str, Fields> {
+    let fields = |plugin: &PluginMark| {
+        let PluginMark {
+            name: _,
+            kind,
+            mark,
+        } = plugin;
+        vec![
+            ("kind", show(kind)),
+            ("config", Field::Hidden(Some(mark.clone()))),
+        ]
+    };
+    let all = config.plugins.iter();
+    all.map(|one| (one.name.as_str(), fields(one))).collect()
+}
+
+pub(super) fn clusters(config: &Config) -> BTreeMap<&str, Fields> {
+    let fields = |cluster: &Cluster| {
+        let Cluster {
+            name: _,
+            active,
+            blue,
+            green,
+            balance,
+            tls,
+            health,
+            connect_timeout,
+            first_byte_timeout,
+            idle_timeout,
+            total_timeout,
+            keepalive_timeout,
+            connect_retries,
+        } = cluster;
+        let endpoints = |all: &[crate::runtime::Endpoint]| {
+            let one = |endpoint: &crate::runtime::Endpoint| match &endpoint.address {
+                EndpointAddress::Tcp(address) if address.to_string() != endpoint.name => {
+                    format!("{} ({address})", endpoint.name)
+                }
+                EndpointAddress::Tcp(_) | EndpointAddress::Unix(_) => endpoint.name.clone(),
+            };
+            Field::Shown(all.iter().map(one).collect::<Vec<_>>().join(", "))
+        };
+        let tls = tls.as_ref().map(|tls| {
+            let authorities = tls
+                .authorities
+                .as_ref()
+                .map_or("the system's".to_owned(), |all| {
+                    let mut digest = Sha256::new();
+                    all.iter().for_each(|der| digest.update(der));
+                    format!("{} of sha256 {}", all.len(), hex(&digest.finalize()))
+                });
+            format!("{} by authorities {authorities}", tls.server_name)
+        });
+        vec![
+            ("active", show(active)),
+            ("endpoints.blue", endpoints(blue)),
+            ("endpoints.green", endpoints(green)),
+            ("balance", show(balance)),
+            ("tls", Field::Shown(tls.unwrap_or_else(|| "none".into()))),
+            ("health", show(health)),
+            ("connect_timeout_ms", show(connect_timeout)),
+            ("first_byte_timeout_ms", show(first_byte_timeout)),
+            ("idle_timeout_ms", show(idle_timeout)),
+            ("total_timeout_ms", show(total_timeout)),
+            ("keepalive_timeout_ms", show(keepalive_timeout)),
+            ("connect_retries", show(connect_retries)),
+        ]
+    };
+    let all = config.clusters.iter();
+    all.map(|one| (one.name.as_str(), fields(one))).collect()
+}
+
+pub(super) fn routes(config: &Config) -> BTreeMap<&str, Fields> {
+    let fields = |route: &Route| {
+        let Route {
+            name: _,
+            hosts,
+            path,
+            methods,
+            headers,
+            cluster,
+            tenant,
+            plugins,
+            limits,
+            body_bytes_max,
+            websocket,
+            cors,
+        } = route;
+        let hosts: Vec<_> = hosts
+            .iter()
+            .map(|host| match host {
+                HostPattern::Exact(host) => host.clone(),
+                HostPattern::Wildcard(suffix) => format!("*{suffix}"),
+            })
+            .collect();
+        let plugins: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
+        let limits: Vec<_> = limits
+            .iter()
+            .map(|i| config.limits[*i].name.as_str())
+            .collect();
+        vec![
+            ("hosts", show(&hosts)),
+            ("path", Field::Shown(pattern(path))),
+            ("methods", show(methods)),
+            ("headers", show(headers)),
+            (
+                "cluster",
+                Field::Shown(config.clusters[*cluster].name.clone()),
+            ),
+            ("tenant", show(tenant)),
+            ("plugins", show(&plugins)),
+            ("limits", show(&limits)),
+            ("body_bytes_max", show(body_bytes_max)),
+            ("websocket", show(websocket)),
+            ("cors_origins", show(cors)),
+        ]
+    };
+    let all = config.routes.iter();
+    all.map(|one| (one.name.as_str(), fields(one))).collect()
+}
+
+fn pattern(path: &PathPattern) -> String {
+    match path {
+        PathPattern::Prefix(path) => format!("prefix {path}"),
+        PathPattern::Exact(path) => format!("exact {path}"),
+        PathPattern::Template(segments) => {
+            segments
+                .iter()
+                .fold("template ".to_owned(), |text, one| match one {
+                    Segment::Literal(literal) => format!("{text}/{literal}"),
+                    Segment::One(name) => format!("{text}/{{{name}}}"),
+                    Segment::Rest(name) => format!("{text}/{{*{name}}}"),
+                })
+        }
+    }
+}
+
+pub(super) fn quota(quota: Option<&Quota>) -> String {
+    quota.map_or("unlimited".into(), |quota| {
+        let Quota {
+            requests,
+            period,
+            burst,
+        } = quota;
+        format!("{requests} per {period:?}, burst {burst}")
+    })
+}
