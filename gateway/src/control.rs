@@ -1,0 +1,11 @@
+//! The control plane: builds snapshots and swaps them, and tells operators what is going on.
+//!
+//! Invariant: the data plane never calls into this module.
+
+pub mod admin;
+mod audit;
+mod explain;
+pub mod reload;
+mod watch;
+
+pub use watch::watch_files;

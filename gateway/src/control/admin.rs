@@ -1,0 +1,528 @@
+//! The admin API: for operators, on loopback or a unix socket, with a token, audited.
+//!
+//! | method and path | token | what |
+//! |---|---|---|
+//! | GET /healthz | no | 200 while the process lives |
+//! | GET /readyz | no | 200 while it serves, 503 before and while it drains |
+//! | GET /metrics | no | Prometheus text |
+//! | GET /v1/snapshot | yes | the configuration in force: hash, epoch, age, counts |
+//! | GET /v1/tenants?prefix=&limit= | yes | tenants with quota and traffic |
+//! | GET /v1/tenants/ID | yes | one tenant |
+//! | GET /v1/clusters | yes | clusters, endpoints and their health |
+//! | POST /v1/reload?dry_run=true | yes | reload, or only the diff |
+//! | POST /v1/explain | yes | what would happen to a request |
+//! | GET /v1/explain/REQUEST_ID | yes | why a past request was refused |
+
+use super::audit::Audit;
+use super::explain::{self, Question};
+use super::reload::{Outcome, Reloader, Trigger, unix_seconds};
+use crate::hub::Hub;
+use crate::lifecycle::Phase;
+use crate::snapshot::{Snapshot, colour_name};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hub_config::runtime::{AdminAddress, Colour, TenantIndex};
+use hub_core::{LocationIdRef, RequestId};
+use hub_stats::gcra::{Gcra, Verdict};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use subtle::ConstantTimeEq;
+
+/// Largest body that the API reads, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Most tenants in one answer.
+const TENANTS_MAX: usize = 1_000;
+
+/// The admin API's state.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    hub: Arc<Hub>,
+    reloader: Reloader,
+    audit: Arc<Audit>,
+    /// One budget for all callers: whoever can reach loopback is one caller as far as harm goes.
+    budget: Arc<Mutex<u64>>,
+    began: Instant,
+}
+
+/// The admin API's socket, bound before anything is served.
+#[derive(Debug)]
+pub enum AdminSocket {
+    /// Loopback TCP.
+    Tcp(std::net::TcpListener),
+    /// A unix socket, readable and writable by its owner alone.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl AdminSocket {
+    /// Binds where the configuration says.
+    pub fn bind(address: &AdminAddress) -> io::Result<Self> {
+        match address {
+            AdminAddress::Tcp(address) => {
+                let socket = std::net::TcpListener::bind(address)?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Tcp(socket))
+            }
+            AdminAddress::Unix(path) => {
+                // A socket that a dead process left behind refuses connections; a live one accepts.
+                if std::os::unix::net::UnixStream::connect(path).is_err() {
+                    match std::fs::remove_file(path) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                let socket = std::os::unix::net::UnixListener::bind(path)?;
+                std::fs::set_permissions(
+                    path,
+                    std::os::unix::fs::PermissionsExt::from_mode(0o600),
+                )?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Unix(socket))
+            }
+        }
+    }
+
+    /// The address as bound.
+    pub fn address(&self) -> io::Result<String> {
+        match self {
+            Self::Tcp(socket) => Ok(socket.local_addr()?.to_string()),
+            Self::Unix(socket) => Ok(format!(
+                "unix:{}",
+                socket
+                    .local_addr()?
+                    .as_pathname()
+                    .unwrap_or(std::path::Path::new(""))
+                    .display()
+            )),
+        }
+    }
+}
+
+impl Admin {
+    /// An admin API over a gateway.
+    pub fn new(hub: Arc<Hub>, reloader: Reloader) -> Self {
+        let audit = Audit::new(hub.snapshot().config.admin.audit_file.clone());
+        Self {
+            hub,
+            reloader,
+            audit: Arc::new(audit),
+            budget: Arc::default(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Serves until the runtime ends.
+    pub async fn serve(self, socket: AdminSocket) -> io::Result<()> {
+        let app = self.routes();
+        match socket {
+            AdminSocket::Tcp(socket) => {
+                axum::serve(tokio::net::TcpListener::from_std(socket)?, app).await
+            }
+            AdminSocket::Unix(socket) => {
+                axum::serve(tokio::net::UnixListener::from_std(socket)?, app).await
+            }
+        }
+    }
+
+    fn routes(self) -> Router {
+        let guarded = Router::new()
+            .route("/v1/snapshot", get(snapshot))
+            .route("/v1/tenants", get(tenants))
+            .route("/v1/tenants/{id}", get(tenant))
+            .route("/v1/clusters", get(clusters))
+            .route("/v1/reload", post(reload))
+            .route("/v1/explain", post(explain_request))
+            .route("/v1/explain/{request_id}", get(explain_past))
+            .layer(middleware::from_fn_with_state(self.clone(), authenticate));
+        Router::new()
+            .route("/healthz", get(|| async { "alive\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .merge(guarded)
+            .fallback(|| async {
+                problem(
+                    StatusCode::NOT_FOUND,
+                    "unknown_path",
+                    "no such path; see `hubctl --help`",
+                )
+            })
+            .method_not_allowed_fallback(|| async {
+                problem(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method_not_allowed",
+                    "this path takes another method; Allow names it",
+                )
+            })
+            .layer(middleware::from_fn_with_state(self.clone(), limit))
+            .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .with_state(self)
+    }
+}
+
+/// An error as the API tells it.
+fn problem(status: StatusCode, code: &str, message: impl Into<String>) -> Response {
+    let message: String = message.into();
+    (
+        status,
+        Json(json!({"error": {"code": code, "message": message}})),
+    )
+        .into_response()
+}
+
+async fn limit(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let per_second = admin.hub.snapshot().config.admin.requests_per_second;
+    let gcra = Gcra::new(per_second, Duration::from_secs(1), per_second);
+    let now = u64::try_from(admin.began.elapsed().as_nanos())
+        .unwrap_or(u64::MAX)
+        .saturating_add(3_600_000_000_000);
+    let allowed = {
+        let mut tat = admin.budget.lock();
+        match gcra.step(*tat, now, 1) {
+            Verdict::Allowed { tat: next, .. } => {
+                *tat = next;
+                true
+            }
+            Verdict::Limited { .. } => false,
+        }
+    };
+    if !allowed {
+        let mut response = problem(
+            StatusCode::TOO_MANY_REQUESTS,
+            "admin_limited",
+            "too many requests to the admin API; see admin.requests_per_second",
+        );
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        return response;
+    }
+    next.run(request).await
+}
+
+async fn authenticate(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let snapshot = admin.hub.snapshot();
+    let Some(token) = &snapshot.config.admin.token else {
+        return problem(
+            StatusCode::FORBIDDEN,
+            "no_admin_token",
+            "the admin API is off: set admin.token_file or admin.token_env and reload",
+        );
+    };
+    let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
+    let given = match (values.next(), values.next()) {
+        (Some(value), None) => value.as_bytes().strip_prefix(b"Bearer "),
+        _ => None,
+    };
+    // Constant time in the content; the length is no secret.
+    let good = given.is_some_and(|given| bool::from(given.ct_eq(token.expose())));
+    if good {
+        return next.run(request).await;
+    }
+    let mut response = problem(
+        StatusCode::UNAUTHORIZED,
+        "unauthenticated",
+        "send `Authorization: Bearer TOKEN` with the token that admin.token_file or admin.token_env names",
+    );
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        header::HeaderValue::from_static("Bearer"),
+    );
+    response
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    match admin.hub.lifecycle().phase() {
+        Phase::Serving => (StatusCode::OK, "ready\n").into_response(),
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+        Phase::Notice | Phase::Draining => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+        }
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    // Thousands of tenants take milliseconds to write out: not on a thread that serves others.
+    let hub = Arc::clone(&admin.hub);
+    match tokio::task::spawn_blocking(move || hub.scrape()).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            error.to_string(),
+        ),
+    }
+}
+
+async fn snapshot(State(admin): State<Admin>) -> Json<Value> {
+    let hub = &admin.hub;
+    let snapshot = hub.snapshot();
+    let age = SystemTime::now()
+        .duration_since(snapshot.taken_at)
+        .unwrap_or_default();
+    let listeners: Vec<_> = hub
+        .listeners
+        .iter()
+        .map(|listener| {
+            json!({
+                "name": listener.name,
+                "address": listener.address.to_string(),
+                "tls": listener.tls.is_some(),
+                "connections": listener.connections(),
+                "certificates": listener.tls.as_ref().map(|tls| tls.certificates().iter().map(|c| json!({
+                    "file": c.file,
+                    "names": c.names,
+                    "not_after_unix_seconds": c.not_after_unix_seconds,
+                })).collect::<Vec<_>>()),
+            })
+        })
+        .collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "phase": format!("{:?}", hub.lifecycle().phase()).to_lowercase(),
+        "in_flight": hub.lifecycle().in_flight(),
+        "epoch": snapshot.epoch,
+        "hash": snapshot.config.hash,
+        "taken_at_unix_seconds": unix_seconds(snapshot.taken_at),
+        "age_seconds": age.as_secs(),
+        "routes": snapshot.config.routes.len(),
+        "clusters": snapshot.config.clusters.len(),
+        "tenants": snapshot.config.tenants.len(),
+        "listeners": listeners,
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantsQuery {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+async fn tenants(
+    State(admin): State<Admin>,
+    query: Result<Query<TenantsQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "bad_query",
+            "the query may hold prefix=TEXT and limit=NUMBER only",
+        );
+    };
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=TENANTS_MAX).contains(&limit) {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "bad_query",
+            format!("limit must be 1 to {TENANTS_MAX}"),
+        );
+    }
+    let snapshot = admin.hub.snapshot();
+    let mut matching = snapshot
+        .config
+        .tenants
+        .iter()
+        .filter(|(_, tenant)| tenant.id.as_str().starts_with(&query.prefix));
+    let shown: Vec<_> = matching
+        .by_ref()
+        .take(limit)
+        .map(|(index, _)| show_tenant(&snapshot, index))
+        .collect();
+    let more = matching.count();
+    Json(json!({"tenants": shown, "more": more, "total": snapshot.config.tenants.len()}))
+        .into_response()
+}
+
+async fn tenant(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    let snapshot = admin.hub.snapshot();
+    let id = match LocationIdRef::parse(id.as_bytes()) {
+        Ok(id) => id,
+        Err(error) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "tenant_malformed",
+                error.to_string(),
+            );
+        }
+    };
+    match snapshot.config.tenants.get(id) {
+        Some(index) => Json(show_tenant(&snapshot, index)).into_response(),
+        None => problem(
+            StatusCode::NOT_FOUND,
+            "tenant_unknown",
+            "no such tenant in the snapshot in force; see `hubctl tenants`",
+        ),
+    }
+}
+
+fn show_tenant(snapshot: &Snapshot, index: TenantIndex) -> Value {
+    let tenant = &snapshot.config.tenants[index];
+    let state = snapshot.tenant(index);
+    let totals = state.totals();
+    json!({
+        "id": tenant.id.as_str(),
+        "slug": tenant.slug.as_ref().map(hub_core::Slug::as_str),
+        "enabled": tenant.enabled,
+        "requests_per_second": tenant.quota.as_ref().map(|q| q.requests),
+        "burst": tenant.quota.as_ref().map(|q| q.burst),
+        "in_flight_max": tenant.in_flight_max,
+        "in_flight": state.in_flight(),
+        "requests": totals.requests(),
+        "limited": totals.limited,
+        "bytes_in": totals.bytes_in,
+        "bytes_out": totals.bytes_out,
+        "colours": tenant.overlay.as_ref().map(|overlay| overlay.colours.iter().map(|(cluster, colour)| (snapshot.config.clusters[*cluster].name.clone(), json!(colour_name(*colour)))).collect::<serde_json::Map<_, _>>()),
+        "routes": tenant.overlay.as_ref().map(|overlay| overlay.clusters.iter().map(|(route, cluster)| (snapshot.config.routes[*route].name.clone(), json!(snapshot.config.clusters[*cluster].name))).collect::<serde_json::Map<_, _>>()),
+    })
+}
+
+async fn clusters(State(admin): State<Admin>) -> Json<Value> {
+    let snapshot = admin.hub.snapshot();
+    let clusters: Vec<_> = snapshot
+        .config
+        .clusters
+        .iter()
+        .enumerate()
+        .map(|(index, cluster)| {
+            json!({
+                "name": cluster.name,
+                "active": colour_name(cluster.active),
+                // Checks say that all of its endpoints are down, so all of them are tried.
+                "fails_open": snapshot.clusters.fails_open(index, cluster.active),
+                "endpoints": endpoints(&snapshot, index, None),
+            })
+        })
+        .collect();
+    Json(json!({"clusters": clusters}))
+}
+
+/// Endpoints of a cluster as the API shows them, of one colour or both.
+pub(super) fn endpoints(snapshot: &Snapshot, cluster: usize, colour: Option<Colour>) -> Value {
+    let colours = [Colour::Blue, Colour::Green];
+    colours
+        .into_iter()
+        .filter(|c| colour.is_none_or(|wanted| wanted == *c))
+        .flat_map(|c| {
+            snapshot
+                .clusters
+                .endpoints(cluster, c)
+                .iter()
+                .map(move |endpoint| (c, endpoint))
+        })
+        .map(|(c, endpoint)| {
+            let view = endpoint.view();
+            json!({
+                "colour": colour_name(c),
+                "address": endpoint.name(),
+                "healthy": view.healthy,
+                "checked": view.checked,
+                "in_flight": view.in_flight,
+                "latency_ms": view.latency.map(|latency| latency.as_secs_f64() * 1e3),
+                "last_error": view.last_error,
+            })
+        })
+        .collect()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn reload(
+    State(admin): State<Admin>,
+    query: Result<Query<ReloadQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "bad_query",
+            "the query may hold dry_run=true or dry_run=false only",
+        );
+    };
+    match admin.reloader.reload(Trigger::Admin, query.dry_run).await {
+        Err(busy) => problem(StatusCode::TOO_MANY_REQUESTS, "busy", busy.to_string()),
+        Ok(outcome) => {
+            let status = match &outcome {
+                Outcome::Applied { .. }
+                | Outcome::Unchanged { .. }
+                | Outcome::WouldApply { .. } => StatusCode::OK,
+                Outcome::Rejected { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+                Outcome::NeedsUpgrade { .. } => StatusCode::CONFLICT,
+            };
+            let action = if query.dry_run {
+                "reload_dry_run"
+            } else {
+                "reload"
+            };
+            let detail = json!({"outcome": outcome.label()});
+            admin.audit.write("admin", action, &detail);
+            (status, Json(outcome)).into_response()
+        }
+    }
+}
+
+async fn explain_request(
+    State(admin): State<Admin>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return problem(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body may have {BODY_BYTES_MAX} bytes"),
+            );
+        }
+        Err(error) => return problem(StatusCode::BAD_REQUEST, "bad_body", error.body_text()),
+    };
+    let question: Question = match serde_json::from_slice(&body) {
+        Ok(question) => question,
+        Err(error) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "bad_body",
+                format!(
+                    "{error}; send {{\"method\": \"GET\", \"host\": \"…\", \"path\": \"/…\", \"headers\": [[\"Name\", \"value\"]]}}"
+                ),
+            );
+        }
+    };
+    match explain::explain(&admin.hub, &question) {
+        Ok(story) => Json(story).into_response(),
+        Err(message) => problem(StatusCode::BAD_REQUEST, "bad_body", message),
+    }
+}
+
+async fn explain_past(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    let Some(id) = RequestId::parse(&id) else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "bad_request_id",
+            "a request id is a UUID, as in the X-Request-Id header of the refusal",
+        );
+    };
+    match explain::past(&admin.hub, id) {
+        Some(story) => Json(story).into_response(),
+        None => problem(
+            StatusCode::NOT_FOUND,
+            "not_remembered",
+            "no refusal with this id is remembered: the request was not refused, or more were refused since than admin.refusals_remembered",
+        ),
+    }
+}

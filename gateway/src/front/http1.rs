@@ -1,0 +1,390 @@
+//! HTTP/1 connections: read a head, check it, run the stages, then refuse or hand over; again, until
+//! one side has had enough.
+
+use super::app::{Connection, Front};
+use super::body::{self, MessageBody};
+use super::downstream::Downstream;
+use super::head::{Framing, Head, HeadLimits, HeadReader, Upgrade};
+use crate::lanes::general::Admitted;
+use crate::respond::{Answer, Circumstances};
+use crate::stages::{self, BodyLength, Exchange, record};
+use hub_config::runtime::Listener;
+use hub_core::{HeaderField, Headers, Method, Reason, Refusal, RequestId, RequestView, Version};
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use pingora_timeout::timeout;
+use smallvec::SmallVec;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a connection that is closed after a refusal may take to read its answer.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of a refused body is read and dropped meanwhile, in bytes.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What the stages said of one request.
+enum Decision {
+    Forward(Box<Exchange>),
+    Refuse(Vec<u8>),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(
+    front: &Arc<Front>,
+    mut downstream: Box<Downstream>,
+    connection: &Arc<Connection>,
+    mut shutdown: ShutdownWatch,
+) {
+    let mut requests: u32 = 0;
+    loop {
+        let listener = Arc::clone(&front.hub.peek().listeners[connection.listener]);
+        if downstream.stash().is_empty()
+            && !next_request(&mut downstream, listener.idle_timeout, &mut shutdown).await
+        {
+            return;
+        }
+        let began = Instant::now();
+        let head = match read_head(&mut downstream, &listener).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(refusal) => {
+                let bytes = refuse_unread(front, connection, &downstream, refusal, began);
+                return end(downstream, &bytes, listener.write_timeout).await;
+            }
+        };
+        requests += 1;
+        let keep_alive = head.keep_alive
+            && requests < listener.requests_per_connection_max
+            && !front.hub.asks_clients_to_leave();
+        match decide(front, connection, &downstream, &head, began, keep_alive) {
+            Decision::Refuse(bytes) => {
+                downstream.discard(head.len);
+                if !keep_alive || !matches!(head.framing, Framing::None) {
+                    return end(downstream, &bytes, listener.write_timeout).await;
+                }
+                match timeout(listener.write_timeout, downstream.send(&bytes)).await {
+                    Ok(Ok(())) => downstream.end_request(),
+                    Ok(Err(_)) | Err(_) => return,
+                }
+            }
+            Decision::Forward(mut exchange) => {
+                if let Err(reason) = prove_first_chunk(&mut downstream, &head, &listener).await {
+                    let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
+                    return end(downstream, &bytes, listener.write_timeout).await;
+                }
+                let idle = keep_alive.then_some(listener.idle_timeout);
+                match forward(
+                    front, connection, downstream, &head, exchange, &listener, idle, &shutdown,
+                )
+                .await
+                {
+                    Some(reusable) => downstream = reusable,
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the first byte of the next request. False where there will be none: the client left, it
+/// was idle too long, or the process drains.
+async fn next_request(
+    downstream: &mut Downstream,
+    longest: Duration,
+    shutdown: &mut ShutdownWatch,
+) -> bool {
+    tokio::select! {
+        biased;
+        filled = timeout(longest, downstream.fill()) => matches!(filled, Ok(Ok(1..))),
+        () = drained(shutdown) => false,
+    }
+}
+
+/// Returns when the process drains.
+async fn drained(shutdown: &mut ShutdownWatch) {
+    // An error means that the sender is gone, and with it the process.
+    let _sender_gone = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Reads until one head is complete. `Ok(None)` where the client left in the middle.
+async fn read_head(
+    downstream: &mut Downstream,
+    listener: &Listener,
+) -> Result<Option<Head>, Refusal> {
+    let limits = HeadLimits {
+        head_bytes_max: listener.head_bytes_max,
+        uri_bytes_max: listener.uri_bytes_max,
+        header_count_max: listener.header_count_max,
+    };
+    let mut reader = HeadReader::new(limits);
+    // The usual case: the head came in one piece, and no timer is needed.
+    if let Some(head) = reader.advance(downstream.stash())? {
+        return Ok(Some(head));
+    }
+    let rest = async {
+        loop {
+            match downstream.fill().await {
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(_) => {}
+            }
+            if let Some(head) = reader.advance(downstream.stash())? {
+                return Ok(Some(head));
+            }
+        }
+    };
+    tokio::time::timeout(listener.head_timeout, rest)
+        .await
+        .unwrap_or(Err(Refusal::new(Reason::HeadTimeout)))
+}
+
+/// Runs the stages on a complete head.
+fn decide(
+    front: &Arc<Front>,
+    connection: &Arc<Connection>,
+    downstream: &Downstream,
+    head: &Head,
+    began: Instant,
+    keep_alive: bool,
+) -> Decision {
+    let bytes = &downstream.stash()[..head.len];
+    let fields: SmallVec<[HeaderField<'_>; 32]> = head.fields(bytes).collect();
+    let headers = Headers::new(&fields);
+    let snapshot = front.hub.snapshot();
+    let arrival = connection.arrival(&snapshot, headers, began);
+    let client = arrival.client;
+    let mut exchange = Exchange::begin(&front.hub, snapshot, arrival, head.version, headers);
+    let request_id = exchange.request_id;
+    let view = RequestView {
+        method: &head.method,
+        version: head.version,
+        scheme: exchange.arrival.scheme,
+        host: head.host(bytes),
+        path: head.path(bytes),
+        path_raw: head.path_raw(bytes),
+        query: head.query(bytes),
+        headers,
+        client: &client,
+        request_id: &request_id,
+    };
+    let length = match head.framing {
+        Framing::None => BodyLength::None,
+        Framing::Length(bytes) => BodyLength::Known(bytes),
+        Framing::Chunked => BodyLength::Unknown,
+    };
+    match stages::admit(&mut exchange, &view, length) {
+        Ok(()) => Decision::Forward(exchange),
+        Err(refusal) => {
+            let close = !keep_alive || !matches!(head.framing, Framing::None);
+            Decision::Refuse(refuse(&mut exchange, &view, refusal, close))
+        }
+    }
+}
+
+/// Answers and records a request that the stages refused.
+fn refuse(
+    exchange: &mut Exchange,
+    view: &RequestView<'_>,
+    refusal: Refusal,
+    close: bool,
+) -> Vec<u8> {
+    let edits = record::refusal_edits(exchange);
+    let answer = Answer::to(
+        &refusal,
+        Circumstances {
+            request_id: exchange.request_id,
+            origin: view.headers.get("origin"),
+            cors: exchange
+                .route
+                .map(|route| &exchange.snapshot.config.routes[route].cors),
+            edits: &edits,
+            head_only: *view.method == Method::HEAD,
+        },
+    );
+    exchange.status = answer.status.as_u16();
+    exchange.bytes_out = answer.body.len() as u64;
+    exchange.refuse(refusal);
+    let fields = record::Fields {
+        method: view.method.as_str(),
+        host: view.host.as_bytes(),
+        path: view.path_raw.as_bytes(),
+        user_agent: view.headers.get("user-agent"),
+    };
+    record::finish(exchange, &fields, false);
+    answer.to_http1(close)
+}
+
+/// Answers and records an admitted request whose body turned out bad before it was forwarded.
+fn refuse_body(
+    exchange: &mut Exchange,
+    downstream: &Downstream,
+    head: &Head,
+    reason: Reason,
+) -> Vec<u8> {
+    let bytes = &downstream.stash()[..head.len];
+    let fields: SmallVec<[HeaderField<'_>; 32]> = head.fields(bytes).collect();
+    let client = exchange.arrival.client;
+    let request_id = exchange.request_id;
+    let view = RequestView {
+        method: &head.method,
+        version: head.version,
+        scheme: exchange.arrival.scheme,
+        host: head.host(bytes),
+        path: head.path(bytes),
+        path_raw: head.path_raw(bytes),
+        query: head.query(bytes),
+        headers: Headers::new(&fields),
+        client: &client,
+        request_id: &request_id,
+    };
+    refuse(exchange, &view, Refusal::new(reason), true)
+}
+
+/// Answers and records bytes that never became a request.
+fn refuse_unread(
+    front: &Arc<Front>,
+    connection: &Arc<Connection>,
+    downstream: &Downstream,
+    refusal: Refusal,
+    began: Instant,
+) -> Vec<u8> {
+    let headers = Headers::new(&[]);
+    let snapshot = front.hub.snapshot();
+    let arrival = connection.arrival(&snapshot, headers, began);
+    let mut exchange = Exchange::begin(&front.hub, snapshot, arrival, Version::Http11, headers);
+    let (method, path) = first_line(downstream.stash());
+    let answer = Answer::to(
+        &refusal,
+        Circumstances {
+            request_id: exchange.request_id,
+            origin: None,
+            cors: None,
+            edits: &[],
+            head_only: method == b"HEAD",
+        },
+    );
+    exchange.status = answer.status.as_u16();
+    exchange.bytes_out = answer.body.len() as u64;
+    exchange.refuse(refusal);
+    let fields = record::Fields {
+        method: std::str::from_utf8(method).unwrap_or("-"),
+        host: b"",
+        path,
+        user_agent: None,
+    };
+    record::finish(&mut exchange, &fields, false);
+    answer.to_http1(true)
+}
+
+/// An answer for a connection that is turned away before any request: it has an id of no meaning.
+pub(super) fn stateless_answer(reason: Reason) -> Vec<u8> {
+    Answer::to(
+        &Refusal::new(reason).retry_after(1),
+        Circumstances {
+            request_id: RequestId::new(0, [0; 10]),
+            origin: None,
+            cors: None,
+            edits: &[],
+            head_only: false,
+        },
+    )
+    .to_http1(true)
+}
+
+/// Method and target of bytes that are not a request, for the log: whatever stands where they would.
+fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
+    let mut words = line.unwrap_or(b"").split(|byte| *byte == b' ');
+    let method = words.next().unwrap_or(b"");
+    let method = if method.len() <= 32 { method } else { b"-" };
+    (method, words.next().unwrap_or(b""))
+}
+
+/// Sends the last answer and closes so that the client can read it.
+async fn end(mut downstream: Box<Downstream>, bytes: &[u8], longest: Duration) {
+    if let Ok(Ok(())) = tokio::time::timeout(longest, downstream.send(bytes)).await {
+        downstream.linger(LINGER, LINGER_BYTES_MAX).await;
+    }
+}
+
+/// Holds a chunked request back until its first chunk-size line is proven good: most smuggling
+/// attempts fail here, and then no byte of them has reached an origin. A client that waits for 100
+/// Continue cannot be held back; its upstream connection is discarded if the body turns out bad.
+async fn prove_first_chunk(
+    downstream: &mut Downstream,
+    head: &Head,
+    listener: &Listener,
+) -> Result<(), Reason> {
+    if !matches!(head.framing, Framing::Chunked) || head.expect_continue {
+        return Ok(());
+    }
+    let read = async {
+        loop {
+            if body::first_chunk_line_complete(&downstream.stash()[head.len..])? {
+                return Ok(());
+            }
+            match downstream.fill().await {
+                Ok(0) | Err(_) => return Err(Reason::BadChunk),
+                Ok(_) => {}
+            }
+        }
+    };
+    timeout(listener.body_timeout, read)
+        .await
+        .unwrap_or(Err(Reason::BodyTimeout))
+}
+
+/// Hands the request to the general lane. The connection comes back where it can serve another.
+#[allow(clippy::too_many_arguments)] // One caller; a struct would only rename them.
+async fn forward(
+    front: &Arc<Front>,
+    connection: &Arc<Connection>,
+    mut downstream: Box<Downstream>,
+    head: &Head,
+    exchange: Box<Exchange>,
+    listener: &Listener,
+    keep_alive: Option<Duration>,
+    shutdown: &ShutdownWatch,
+) -> Option<Box<Downstream>> {
+    let route = exchange.route.expect("an admitted request has a route");
+    let route = &exchange.snapshot.config.routes[route];
+    let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
+    let prefix = downstream.take(head.len);
+    match head.framing {
+        _ if websocket => downstream.begin_tunnel(),
+        Framing::None => downstream.begin_empty(),
+        framing @ (Framing::Length(_) | Framing::Chunked) => {
+            let body = MessageBody::new(framing, route.body_bytes_max)
+                .expect("a body that announces too much was refused by the stages");
+            downstream.begin_body(body);
+        }
+    }
+    let admitted = Admitted {
+        connection: Arc::clone(connection),
+        progress: Arc::clone(downstream.progress()),
+        websocket,
+        keep_alive: keep_alive.is_some(),
+        exchange,
+    };
+    let mut session = ServerSession::new_http1(downstream);
+    session.set_pipelined_prefix(prefix);
+    session.set_connection_user_context(Some(Box::new(admitted)));
+    session.set_keepalive(keep_alive.map(|idle| idle.as_secs().max(1)));
+    // Interim answers came with HTTP/1.1.
+    session.set_ignore_info_resp(head.version == Version::Http10);
+    // Else the 100 that lets the body come would count as an early answer and end the connection. That
+    // the message was read to its end is checked below.
+    session.set_close_on_response_before_downstream_finish(!head.expect_continue);
+    session.set_read_timeout(Some(listener.body_timeout));
+    session.set_write_timeout(Some(listener.write_timeout));
+    let reused = front.proxy.process_new_http(session, shutdown).await?;
+    let (stream, _settings) = reused.consume();
+    let stream: Box<dyn Any> = stream.into_any();
+    let mut downstream = stream.downcast::<Downstream>().ok()?;
+    if !downstream.message_complete() {
+        return None;
+    }
+    downstream.end_request();
+    Some(downstream)
+}

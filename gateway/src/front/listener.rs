@@ -1,0 +1,187 @@
+//! Sockets bound by us, and how many connections each carries.
+
+use super::tls::ListenerTls;
+use crate::telemetry::ListenerMetrics;
+use parking_lot::Mutex;
+use rustix::fd::{AsRawFd, RawFd};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Connections that the kernel may hold for us before we accept them.
+const BACKLOG: i32 = 1024;
+/// Shards of the per-address counts: accepting on many workers does not queue on one lock.
+const SHARDS: usize = 16;
+
+/// A public listener in this process: its socket, its TLS, its connection counts. What the
+/// configuration says about timeouts and bounds is in the snapshot, since that may change.
+#[derive(Debug)]
+pub(crate) struct BoundListener {
+    pub(crate) name: String,
+    /// The address as bound: with the port that the system chose where port 0 was asked for.
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<ListenerTls>,
+    pub(crate) metrics: Arc<ListenerMetrics>,
+    socket: RawFd,
+    connections: AtomicUsize,
+    by_address: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    Listener,
+    Address,
+}
+
+/// One connection; counted until dropped.
+#[derive(Debug)]
+pub(crate) struct ConnectionSlot {
+    listener: Arc<BoundListener>,
+    address: IpAddr,
+}
+
+/// Binds and listens. Fails at once where the address is taken: a gateway that cannot be reached
+/// must not look as if it ran.
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // One socket, one address family: `[::]:80` and `0.0.0.0:80` are two listeners.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+impl BoundListener {
+    /// Binds `address` for the listener `name`.
+    pub(crate) fn bind(
+        name: &str,
+        address: SocketAddr,
+        tls: Option<ListenerTls>,
+        metrics: Arc<ListenerMetrics>,
+    ) -> io::Result<Self> {
+        let socket = bind(address)?;
+        let bound = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::other("the socket has no internet address"))?;
+        // pingora takes sockets as numbers and owns them from then on; ours must not close it.
+        let number = socket.as_raw_fd();
+        std::mem::forget(socket);
+        Ok(Self {
+            name: name.to_owned(),
+            address: bound,
+            tls,
+            metrics,
+            socket: number,
+            connections: AtomicUsize::new(0),
+            by_address: Default::default(),
+        })
+    }
+
+    /// The socket, for pingora.
+    pub(crate) fn socket(&self) -> RawFd {
+        self.socket
+    }
+
+    /// Open connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a connection from `address`, or says what is full.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        connections_max: usize,
+        per_address_max: usize,
+    ) -> Result<ConnectionSlot, Full> {
+        if self.connections.fetch_add(1, Ordering::AcqRel) >= connections_max {
+            self.connections.fetch_sub(1, Ordering::AcqRel);
+            return Err(Full::Listener);
+        }
+        {
+            let mut counts = self.shard(address).lock();
+            let count = counts.entry(address).or_insert(0);
+            if *count as usize >= per_address_max {
+                drop(counts);
+                self.connections.fetch_sub(1, Ordering::AcqRel);
+                return Err(Full::Address);
+            }
+            *count += 1;
+        }
+        Ok(ConnectionSlot {
+            listener: Arc::clone(self),
+            address,
+        })
+    }
+
+    fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, u32>> {
+        let last = match address {
+            IpAddr::V4(v4) => v4.octets()[3],
+            IpAddr::V6(v6) => v6.octets()[7],
+        };
+        &self.by_address[usize::from(last) % SHARDS]
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        let mut counts = self.listener.shard(self.address).lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+                // An attack from many addresses must not leave its table behind.
+                if counts.is_empty() {
+                    counts.shrink_to_fit();
+                }
+            }
+        }
+        drop(counts);
+        self.listener.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener() -> Arc<BoundListener> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Arc::new(BoundListener::bind("test", any, None, Arc::default()).expect("a free port"))
+    }
+
+    #[test]
+    fn port_zero_becomes_a_real_port_and_a_taken_one_fails_at_once() {
+        let first = listener();
+        assert_ne!(first.address.port(), 0);
+        let second = BoundListener::bind("second", first.address, None, Arc::default());
+        assert_eq!(second.expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn connections_are_bounded_in_all_and_by_address() {
+        let listener = listener();
+        let one = IpAddr::from([10, 0, 0, 1]);
+        let two = IpAddr::from([10, 0, 0, 2]);
+        let first = listener.admit(one, 2, 1).expect("empty");
+        assert_eq!(listener.admit(one, 2, 1).err(), Some(Full::Address));
+        let _second = listener.admit(two, 2, 1).expect("another address");
+        assert_eq!(listener.admit(two, 2, 9).err(), Some(Full::Listener));
+        drop(first);
+        assert_eq!(listener.connections(), 1);
+        let _again = listener.admit(one, 2, 1).expect("room again");
+    }
+}

@@ -1,0 +1,247 @@
+//! What one process shares: the snapshot in force and the state that outlives snapshots.
+
+use crate::front::listener::BoundListener;
+use crate::lifecycle::{InFlight, Lifecycle, Phase};
+use crate::limit::Limiter;
+use crate::snapshot::{Snapshot, colour_name};
+use crate::telemetry::{
+    AccessLog, Metrics, ProcessLog, Refusals, Scrape, TenantCounters, TenantGate, TenantTotals,
+    UpstreamMetrics,
+};
+use crate::tenant_state::TenantState;
+use arc_swap::{ArcSwap, Guard};
+use hub_config::runtime::{Colour, Listener};
+use hub_core::names::{self, label};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// State that every snapshot of the process uses.
+#[derive(Debug)]
+pub struct Shared {
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub access_log: AccessLog,
+    /// The limiter's table.
+    pub limiter: Limiter,
+    /// Refused requests, for `explain`.
+    pub refusals: Refusals,
+    /// Connections to upstreams.
+    pub upstreams: UpstreamMetrics,
+    /// The process's own log.
+    pub process_log: ProcessLog,
+    /// Which tenants have metrics under their own name.
+    pub tenant_gate: Mutex<TenantGate>,
+    /// Names of the bound listeners, in order.
+    pub listener_names: Vec<String>,
+}
+
+/// One gateway process.
+#[derive(Debug)]
+pub struct Hub {
+    snapshot: ArcSwap<Snapshot>,
+    shared: Shared,
+    pub(crate) listeners: Vec<Arc<BoundListener>>,
+    lifecycle: Arc<Lifecycle>,
+    started: Instant,
+}
+
+impl std::ops::Deref for Hub {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Shared {
+    /// Settings of the bound listeners, in the order in which they were bound. A reload that would
+    /// add or remove one has been refused before.
+    pub(crate) fn in_bound_order(&self, listeners: &[Arc<Listener>]) -> Vec<Arc<Listener>> {
+        self.listener_names
+            .iter()
+            .filter_map(|name| listeners.iter().find(|l| l.name == *name))
+            .map(Arc::clone)
+            .collect()
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(
+        first: Snapshot,
+        shared: Shared,
+        listeners: Vec<Arc<BoundListener>>,
+        lifecycle: Arc<Lifecycle>,
+    ) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(first),
+            shared,
+            listeners,
+            lifecycle,
+            started: Instant::now(),
+        }
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The snapshot in force, for a short look.
+    pub(crate) fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Puts `next` in force and hands back what was. The caller drops it where that costs nobody
+    /// anything: freeing 100,000 tenants takes milliseconds.
+    pub(crate) fn swap(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.snapshot.swap(next)
+    }
+
+    /// Brings what lives beside snapshots in line with the one in force: bounds, levels, targets, and
+    /// metrics of what is gone.
+    pub(crate) fn after_swap(&self, snapshot: &Snapshot) {
+        let config = &snapshot.config;
+        self.metrics
+            .snapshot_taken(snapshot.taken_at, config.tenants.len());
+        let routes: HashSet<&str> = config.routes.iter().map(|r| r.name.as_str()).collect();
+        let clusters: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
+        self.metrics.retain_routes(|route, cluster, _| {
+            route == "-" || (routes.contains(route) && clusters.contains(cluster))
+        });
+        self.upstreams.retain(|cluster| clusters.contains(cluster));
+        self.process_log.set_level(config.gateway.log_level);
+        self.refusals.set_capacity(config.admin.refusals_remembered);
+        self.tenant_gate
+            .lock()
+            .set_places_max(config.tenant_labels_max);
+        let log = &config.access_log;
+        if let Err(error) =
+            self.access_log
+                .reconfigure(&log.target, log.queue_lines, log.flush_interval)
+        {
+            tracing::error!(%error, "the new access log cannot be opened; the old one goes on");
+        }
+    }
+
+    /// Puts the expiry of every certificate in use into the metrics.
+    pub(crate) fn publish_certificates(&self) {
+        for tls in self.listeners.iter().filter_map(|l| l.tls.as_ref()) {
+            for certificate in tls.certificates() {
+                self.metrics.certificate_expires(
+                    &certificate.file.to_string_lossy(),
+                    certificate.not_after_unix_seconds,
+                );
+            }
+        }
+    }
+
+    /// All metrics as text. Linear in routes and tenants with traffic.
+    pub(crate) fn scrape(&self) -> Vec<u8> {
+        self.metrics.encode()
+    }
+
+    /// Has metrics of the snapshot in force, and of what lives beside it, added to every scrape.
+    pub(crate) fn join_scrapes(self: &Arc<Self>) {
+        // Weak, because the metrics are part of the hub.
+        let hub = Arc::downgrade(self);
+        self.metrics.register_scrape(move |scrape| {
+            if let Some(hub) = hub.upgrade() {
+                hub.add_to(scrape);
+            }
+        });
+    }
+
+    fn add_to(&self, scrape: &mut Scrape) {
+        let snapshot = self.snapshot();
+        self.access_log.scrape(scrape);
+        self.upstreams.scrape(scrape);
+        scrape.counter(
+            names::LIMITER_EVICTIONS_TOTAL,
+            "Keys forgotten by the limiter while they still counted, because its table was full.",
+            &[],
+            self.limiter.evictions(),
+        );
+        add_endpoints(&snapshot, scrape);
+        let tenants: Vec<_> = snapshot
+            .config
+            .tenants
+            .iter()
+            .map(|(index, tenant)| CountedTenant {
+                id: tenant.id.as_str(),
+                state: snapshot.tenant(index),
+            })
+            .collect();
+        self.tenant_gate
+            .lock()
+            .scrape(Instant::now(), &tenants, scrape);
+    }
+
+    /// Where the process stands.
+    pub fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
+    }
+
+    /// Counts a request in flight.
+    pub(crate) fn begin(&self) -> InFlight {
+        self.lifecycle.begin()
+    }
+
+    /// True where clients should go elsewhere for their next request.
+    pub(crate) fn asks_clients_to_leave(&self) -> bool {
+        self.lifecycle.phase() >= Phase::Notice
+    }
+
+    /// Nanoseconds on the clock that limits run on.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        // 584 years fit. One hour is added so that a fresh limiter is never younger than its period.
+        let since = at.saturating_duration_since(self.started);
+        u64::try_from(since.as_nanos())
+            .unwrap_or(u64::MAX)
+            .saturating_add(3_600_000_000_000)
+    }
+}
+
+/// Adds the health of every endpoint.
+fn add_endpoints(snapshot: &Snapshot, scrape: &mut Scrape) {
+    for (index, cluster) in snapshot.config.clusters.iter().enumerate() {
+        for colour in [Colour::Blue, Colour::Green] {
+            for endpoint in snapshot.clusters.endpoints(index, colour) {
+                scrape.gauge(
+                    names::ENDPOINT_HEALTHY,
+                    "1 where the endpoint takes traffic.",
+                    &[
+                        (label::CLUSTER, &cluster.name),
+                        (label::COLOUR, colour_name(colour)),
+                        (label::ENDPOINT, endpoint.name()),
+                    ],
+                    if endpoint.is_usable() { 1.0 } else { 0.0 },
+                );
+            }
+        }
+    }
+}
+
+/// A tenant's counters under its name.
+struct CountedTenant<'s> {
+    id: &'s str,
+    state: &'s TenantState,
+}
+
+impl TenantCounters for CountedTenant<'_> {
+    fn id(&self) -> &str {
+        self.id
+    }
+
+    fn read(&self) -> TenantTotals {
+        let totals = self.state.totals();
+        TenantTotals {
+            requests: totals.by_class,
+            limited: totals.limited,
+            bytes_in: totals.bytes_in,
+            bytes_out: totals.bytes_out,
+        }
+    }
+}

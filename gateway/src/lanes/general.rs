@@ -1,0 +1,475 @@
+//! The general lane: pingora-proxy. HTTP/2, anything unusual, and until there is another lane,
+//! everything.
+//!
+//! Callbacks are a few lines each: they translate between pingora's session and the stages, and
+//! decide nothing themselves. HTTP/1 requests arrive here admitted; HTTP/2 requests are admitted in
+//! `request_filter`, which is the first place that sees their headers.
+
+mod errors;
+mod headers;
+mod peers;
+mod view;
+
+pub(crate) use peers::Peers;
+
+use crate::front::downstream::Progress;
+use crate::hub::Hub;
+use crate::respond::{Answer, Circumstances};
+use crate::stages::{Exchange, forward, pick, record};
+use async_trait::async_trait;
+use bytes::Bytes;
+use errors::refusal_of;
+use hub_core::{HeaderValue, Reason, Refusal, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::prelude::{HttpPeer, ProxyHttp, Session};
+use pingora::protocols::Digest;
+use pingora::proxy::FailToProxy;
+use pingora::{Error, ErrorType, Result};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+tokio::task_local! {
+    /// What the front knows of the HTTP/2 stream that this task serves: pingora gives streams no
+    /// context of their own.
+    pub(crate) static STREAM: StreamContext;
+}
+
+/// An HTTP/2 stream as the front hands it over.
+#[derive(Debug)]
+pub(crate) struct StreamContext {
+    pub(crate) connection: Arc<crate::front::app::Connection>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// What the front hands over beside the stream.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) exchange: Box<Exchange>,
+    pub(crate) connection: Arc<crate::front::app::Connection>,
+    pub(crate) progress: Arc<Progress>,
+    /// The request asks to become a tunnel and its route allows it.
+    pub(crate) websocket: bool,
+    /// The connection may serve another request after this one.
+    pub(crate) keep_alive: bool,
+}
+
+/// pingora's per-request context: empty until the request is admitted.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    admitted: Option<Admitted>,
+    /// Request body bytes seen, for HTTP/2, whose framing pingora checks.
+    body_bytes: u64,
+}
+
+/// The general lane of one process.
+#[derive(Debug)]
+pub(crate) struct GeneralLane {
+    hub: Arc<Hub>,
+}
+
+impl GeneralLane {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        // A stream whose deadline passed is dropped in the middle; its record should say why.
+        if let Some(reason) = self.progress.fault() {
+            self.exchange.refuse(Refusal::new(reason));
+        }
+    }
+}
+
+impl Context {
+    fn admitted(&mut self) -> Result<&mut Admitted> {
+        self.admitted
+            .as_mut()
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "a request was never admitted"))
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for GeneralLane {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // None: pingora's default compresses on demand, which no route asks for.
+    }
+
+    fn on_connection_reuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        handed_over: Box<dyn Any + Send + Sync>,
+    ) {
+        ctx.admitted = handed_over
+            .downcast::<Admitted>()
+            .ok()
+            .map(|admitted| *admitted);
+        let websocket = ctx.admitted.as_ref().is_some_and(|a| a.websocket);
+        let edited = headers::edit_request(session.req_header_mut(), |headers| {
+            if !websocket {
+                // pingora takes any Upgrade header for an upgrade and would then read the body by
+                // other rules than the gate. Without the header it is the plain request that HTTP
+                // allows a server to make of it.
+                headers.remove(http::header::UPGRADE);
+            }
+        });
+        if edited.is_err() {
+            // Cannot be: the front let this target pass. Without an admission the request fails.
+            ctx.admitted = None;
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if ctx.admitted.is_some() {
+            return Ok(false);
+        }
+        let (connection, progress) = STREAM
+            .try_with(|stream| (Arc::clone(&stream.connection), Arc::clone(&stream.progress)))
+            .map_err(|_| {
+                Error::explain(ErrorType::InternalError, "a stream without a connection")
+            })?;
+        let verdict = view::admit(&self.hub, &connection, session.req_header());
+        let admitted = ctx.admitted.insert(Admitted {
+            exchange: verdict.exchange,
+            connection,
+            progress,
+            websocket: false,
+            keep_alive: true,
+        });
+        match verdict.refusal {
+            None => Ok(false),
+            Some(refusal) => {
+                answer(session, &mut admitted.exchange, refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let admitted = ctx.admitted()?;
+        let exchange = &mut *admitted.exchange;
+        let now = Instant::now();
+        if let Err(refusal) = pick::pick(exchange, now) {
+            let status = refusal.reason.status().as_u16();
+            exchange.refuse(refusal);
+            return Err(Error::new(ErrorType::HTTPStatus(status)));
+        }
+        exchange.upstream_began.get_or_insert(now);
+        let pick = exchange.pick.as_ref().expect("pick just succeeded");
+        let mut peer = exchange.snapshot.peers.get(pick).clone();
+        if peer.options.idle_timeout.is_some_and(|idle| idle.is_zero()) {
+            // An idle time of zero ends a pooled connection soon, not at once: a request that follows
+            // closely would still get it. Under a key of its own nobody finds it.
+            peer.group_key = rand::random();
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::fd::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let admitted = ctx.admitted()?;
+        if !reused {
+            record::connected(&admitted.exchange);
+        }
+        let body_done = session.as_downstream_mut().is_body_done();
+        arm_deadlines(admitted, body_done);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let admitted = ctx.admitted()?;
+        let host = request.headers.get(http::header::HOST).cloned();
+        headers::to_origin_form(request)?;
+        headers::edit_request(request, |headers| {
+            forward::dress_request(&admitted.exchange, host, headers);
+        })
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes = ctx.body_bytes;
+        let admitted = ctx.admitted()?;
+        let exchange = &mut *admitted.exchange;
+        if let Some(route) = exchange.route
+            && !admitted.websocket
+            && bytes > exchange.snapshot.config.routes[route].body_bytes_max
+        {
+            exchange.refuse(Refusal::new(Reason::BodyTooLarge));
+            return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+        }
+        if end_of_stream {
+            arm_deadlines(admitted, true);
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let admitted = ctx.admitted()?;
+        if response.status.is_informational() && response.status.as_u16() != 101 {
+            return Ok(());
+        }
+        let exchange = &mut *admitted.exchange;
+        if exchange.upstream_first_byte.is_none() {
+            exchange.upstream_first_byte = exchange.upstream_began.map(|began| began.elapsed());
+        }
+        // The answer has begun: from here on only the total deadline, if any, goes on.
+        admitted.progress.disarm();
+        arm_total(admitted);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let admitted = ctx.admitted()?;
+        if response.status.is_informational() && response.status.as_u16() != 101 {
+            return Ok(());
+        }
+        // pingora has set its own mind since the front said so.
+        if self.hub.asks_clients_to_leave() || !admitted.keep_alive {
+            session.set_keepalive(None);
+        }
+        if admitted.exchange.version == Version::Http10
+            && response
+                .headers
+                .contains_key(http::header::TRANSFER_ENCODING)
+        {
+            // It knows no chunks: the end of the connection is the end of the body.
+            response.remove_header(&http::header::TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        headers::edit_response(response, |headers| {
+            forward::dress_response(&admitted.exchange, headers);
+        })
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            return error;
+        };
+        let exchange = &mut *admitted.exchange;
+        record::connect_failed(exchange);
+        let allowed = exchange.target.map_or(0, |target| {
+            let snapshot = &exchange.snapshot;
+            let others = snapshot
+                .clusters
+                .endpoints(target.cluster, target.colour)
+                .len()
+                > 1;
+            u32::from(snapshot.config.clusters[target.cluster].connect_retries) * u32::from(others)
+        });
+        // Nothing was sent, so even a request that must not run twice may try another endpoint.
+        let again = exchange.retries < allowed;
+        if again {
+            exchange.retries += 1;
+            record::retried(exchange);
+        }
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            return FailToProxy {
+                error_code: 0,
+                can_reuse_downstream: false,
+            };
+        };
+        let exchange = &mut *admitted.exchange;
+        let code = match refusal_of(error, admitted.progress.fault()) {
+            // The client went away: there is nobody to answer.
+            None => 0,
+            Some(refusal) => {
+                exchange.refuse(refusal);
+                let refusal = exchange
+                    .refusal
+                    .clone()
+                    .expect("refuse keeps the first refusal");
+                let status = refusal.reason.status().as_u16();
+                // After an interim answer the final one is still due.
+                let unanswered = session.response_written().is_none_or(|response| {
+                    response.status.is_informational() && response.status.as_u16() != 101
+                });
+                if unanswered {
+                    session.set_keepalive(None);
+                    // A client that is gone by now needs no answer.
+                    let _gone = answer(session, exchange, refusal).await;
+                }
+                status
+            }
+        };
+        FailToProxy {
+            error_code: code,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let body_bytes = ctx.body_bytes;
+        let Some(mut admitted) = ctx.admitted.take() else {
+            return;
+        };
+        admitted.progress.disarm();
+        let exchange = &mut *admitted.exchange;
+        exchange.bytes_in = body_bytes.max(admitted.progress.bytes_in.load(Ordering::Relaxed));
+        exchange.bytes_out = session.body_bytes_sent() as u64;
+        if let Some(response) = session.response_written() {
+            exchange.status = response.status.as_u16();
+        }
+        let request = session.req_header();
+        let fields = record::Fields {
+            method: request.method.as_str(),
+            host: view::host_text(request),
+            path: request.raw_path(),
+            user_agent: request
+                .headers
+                .get(http::header::USER_AGENT)
+                .map(HeaderValue::as_bytes),
+        };
+        record::finish(exchange, &fields, error.is_some());
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        // The access log has the reason; a line a failed request would let clients fill the disk.
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: pingora::proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+/// Writes a refusal through pingora's session.
+async fn answer(session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<()> {
+    let request = session.req_header();
+    let answer = Answer::to(
+        &refusal,
+        Circumstances {
+            request_id: exchange.request_id,
+            origin: request
+                .headers
+                .get(http::header::ORIGIN)
+                .map(HeaderValue::as_bytes),
+            cors: exchange
+                .route
+                .map(|route| &exchange.snapshot.config.routes[route].cors),
+            edits: &exchange.edits.response,
+            head_only: request.method == http::Method::HEAD,
+        },
+    );
+    exchange.refuse(refusal);
+    let mut response = ResponseHeader::build(answer.status, Some(answer.headers.len() + 4))?;
+    for (name, value) in answer.headers {
+        response.append_header(name, value)?;
+    }
+    for (name, value) in forward::rate_headers(exchange).into_iter().flatten() {
+        response.insert_header(name, value)?;
+    }
+    let body = Bytes::from(answer.body);
+    let empty = body.is_empty();
+    session
+        .write_response_header(Box::new(response), empty)
+        .await?;
+    if !empty {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Sets the deadline that is next: the first byte of the answer once the request is sent, or the
+/// whole request where that comes sooner.
+fn arm_deadlines(admitted: &mut Admitted, body_done: bool) {
+    if admitted.exchange.upstream_first_byte.is_some() {
+        return;
+    }
+    let Some(target) = admitted.exchange.target else {
+        return;
+    };
+    let cluster = &admitted.exchange.snapshot.config.clusters[target.cluster];
+    let now = Instant::now();
+    let first_byte = body_done.then(|| (now + cluster.first_byte_timeout, Reason::UpstreamTimeout));
+    let total = total_deadline(&admitted.exchange, cluster.total_timeout);
+    let next = [first_byte, total]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(deadline, _)| *deadline);
+    if let Some((deadline, reason)) = next {
+        admitted
+            .progress
+            .arm(admitted.connection.epoch, deadline, reason);
+    }
+}
+
+fn arm_total(admitted: &mut Admitted) {
+    let Some(target) = admitted.exchange.target else {
+        return;
+    };
+    let total = admitted.exchange.snapshot.config.clusters[target.cluster].total_timeout;
+    if let Some((deadline, reason)) = total_deadline(&admitted.exchange, total) {
+        admitted
+            .progress
+            .arm(admitted.connection.epoch, deadline, reason);
+    }
+}
+
+fn total_deadline(exchange: &Exchange, total: Option<Duration>) -> Option<(Instant, Reason)> {
+    total.map(|total| (exchange.arrival.at + total, Reason::TotalTimeout))
+}

@@ -1,0 +1,58 @@
+//! From pingora's errors to the table of refusals.
+
+use crate::front::downstream::StreamFault;
+use hub_core::{Reason, Refusal};
+use pingora::{Error, ErrorSource, ErrorType};
+use std::io;
+
+/// The refusal for a failed request; `None` where the client is gone and nobody is left to answer.
+///
+/// `fault` is what the downstream's own stream found, which pingora reports as a read error only.
+pub(super) fn refusal_of(error: &Error, fault: Option<Reason>) -> Option<Refusal> {
+    if let Some(reason) = fault.or_else(|| stream_fault(error)) {
+        return Some(Refusal::new(reason));
+    }
+    let detail = error.to_string();
+    let reason = match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::BodyTimeout,
+        (ErrorSource::Downstream, ErrorType::HTTPStatus(413)) => Reason::BodyTooLarge,
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => Reason::BadSyntax,
+        (
+            ErrorSource::Downstream,
+            ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectionClosed
+            | ErrorType::H2Error,
+        ) => return None,
+        (ErrorSource::Downstream, _) => Reason::BadChunk,
+        (_, ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout) => Reason::ConnectTimeout,
+        (
+            _,
+            ErrorType::ConnectError
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectProxyFailure
+            | ErrorType::SocketError
+            | ErrorType::BindError
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError,
+        ) => Reason::ConnectFailed,
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
+            Reason::UpstreamTimeout
+        }
+        (ErrorSource::Upstream, _) => Reason::UpstreamFailed,
+        _ => Reason::Internal,
+    };
+    Some(Refusal::new(reason).with_detail(detail))
+}
+
+fn stream_fault(error: &Error) -> Option<Reason> {
+    error
+        .root_cause()
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+        .and_then(|inner| inner.downcast_ref::<StreamFault>())
+        .map(|fault| fault.0)
+}

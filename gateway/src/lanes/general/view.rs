@@ -1,0 +1,120 @@
+//! HTTP/2 requests as the stages see them.
+
+use crate::front::app::Connection;
+use crate::front::{host, path};
+use crate::hub::Hub;
+use crate::stages::{self, BodyLength, Exchange};
+use hub_core::{HeaderField, Headers, Method, Reason, Refusal, RequestView, Version};
+use pingora::http::RequestHeader;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the stages said of an HTTP/2 request.
+pub(super) struct Verdict {
+    pub(super) exchange: Box<Exchange>,
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// Runs the stages on a request that pingora's HTTP/2 session has parsed.
+pub(super) fn admit(hub: &Arc<Hub>, connection: &Connection, request: &RequestHeader) -> Verdict {
+    let fields: Vec<HeaderField<'_>> = request
+        .headers
+        .iter()
+        .map(|(name, value)| HeaderField {
+            name: name.as_str().as_bytes(),
+            value: value.as_bytes(),
+        })
+        .collect();
+    let headers = Headers::new(&fields);
+    let snapshot = hub.snapshot();
+    let arrival = connection.arrival(&snapshot, headers, Instant::now());
+    let mut exchange = Exchange::begin(hub, snapshot, arrival, Version::Http2, headers);
+    let refusal = checked(&mut exchange, connection, request, headers).err();
+    Verdict { exchange, refusal }
+}
+
+fn checked(
+    exchange: &mut Exchange,
+    connection: &Connection,
+    request: &RequestHeader,
+    headers: Headers<'_>,
+) -> Result<(), Refusal> {
+    let listener = connection.settings(&exchange.snapshot);
+    let target =
+        std::str::from_utf8(request.raw_path()).map_err(|_| Refusal::new(Reason::BadPath))?;
+    if target.len() > listener.uri_bytes_max {
+        return Err(Refusal::new(Reason::UriTooLong));
+    }
+    if headers.len() > listener.header_count_max {
+        return Err(Refusal::new(Reason::HeadTooLarge));
+    }
+    if matches!(request.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::new(Reason::BadMethod));
+    }
+    // Names that differ from ones we interpret by an underscore only: some origins read both alike.
+    if fields_look_alike(headers) {
+        return Err(Refusal::new(Reason::BadHeader));
+    }
+    let (path_raw, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let path: Cow<'_, str> = if path_raw == "*" && request.method == Method::OPTIONS {
+        Cow::Borrowed("*")
+    } else {
+        path::normalise(path_raw)?
+    };
+    let authority = authority(request).ok_or(Refusal::new(Reason::BadHost))?;
+    let host = host::parse(authority.as_bytes())?;
+    let client = exchange.arrival.client;
+    let request_id = exchange.request_id;
+    let view = RequestView {
+        method: &request.method,
+        version: Version::Http2,
+        scheme: exchange.arrival.scheme,
+        host: &host.host,
+        path: &path,
+        path_raw,
+        query,
+        headers,
+        client: &client,
+        request_id: &request_id,
+    };
+    let length = match request.headers.get(http::header::CONTENT_LENGTH) {
+        None => BodyLength::Unknown,
+        Some(value) => value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .map_or(Err(Refusal::new(Reason::BadFraming)), |bytes| {
+                Ok(BodyLength::Known(bytes))
+            })?,
+    };
+    stages::admit(exchange, &view, length)
+}
+
+fn fields_look_alike(headers: Headers<'_>) -> bool {
+    headers
+        .iter()
+        .any(|field| crate::front::head::is_look_alike(field.name))
+}
+
+/// `:authority`, or Host where there is none; both must agree, which pingora has checked.
+fn authority(request: &RequestHeader) -> Option<&str> {
+    request
+        .uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| request.headers.get(http::header::HOST)?.to_str().ok())
+}
+
+/// The host for the log, as the client wrote it.
+pub(super) fn host_text(request: &RequestHeader) -> &[u8] {
+    request
+        .headers
+        .get(http::header::HOST)
+        .map(hub_core::HeaderValue::as_bytes)
+        .or_else(|| request.uri.authority().map(|a| a.as_str().as_bytes()))
+        .unwrap_or(b"")
+}

@@ -1,0 +1,146 @@
+//! From serving to gone: what SIGTERM sets in motion, and who is still at work.
+
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How far the process is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not serving yet.
+    Starting,
+    /// Serving.
+    Serving,
+    /// Readiness says 503, everything is still served, answers ask clients to reconnect elsewhere.
+    Notice,
+    /// No new connections; idle ones are closed; requests in flight are finished.
+    Draining,
+}
+
+/// The process's phase and the number of requests in flight.
+///
+/// Invariant: phases only go forward.
+#[derive(Debug)]
+pub struct Lifecycle {
+    phase: AtomicU8,
+    in_flight: AtomicUsize,
+    idle: Notify,
+    /// True from [`Phase::Draining`] on; what pingora and idle connections watch.
+    stop: watch::Sender<bool>,
+}
+
+/// One request in flight; counts until dropped.
+#[derive(Debug)]
+pub struct InFlight(std::sync::Arc<Lifecycle>);
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Starting as u8),
+            in_flight: AtomicUsize::new(0),
+            idle: Notify::new(),
+            stop: watch::channel(false).0,
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Where the process stands.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            2 => Phase::Notice,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Goes forward to `phase`; going back has no effect.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        if phase == Phase::Draining {
+            self.stop.send_replace(true);
+        }
+    }
+
+    /// Becomes true when idle connections should close.
+    pub fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Requests that are being worked on.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Counts a request until the returned value is dropped.
+    pub fn begin(self: &std::sync::Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        InFlight(std::sync::Arc::clone(self))
+    }
+
+    /// Waits until no request is in flight, `longest` at most; how many are left then.
+    pub async fn wait_idle(&self, longest: Duration) -> usize {
+        let idle = async {
+            loop {
+                let notified = self.idle.notified();
+                if self.in_flight() == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        // Running out of time is one of the two ordinary ends.
+        let _in_time = tokio::time::timeout(longest, idle).await;
+        self.in_flight()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && self.0.phase() == Phase::Draining
+        {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn phases_only_go_forward() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.advance(Phase::Draining);
+        lifecycle.advance(Phase::Serving);
+        assert_eq!(lifecycle.phase(), Phase::Draining);
+        assert!(*lifecycle.stop().borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_last_request() {
+        let lifecycle = Arc::new(Lifecycle::default());
+        lifecycle.advance(Phase::Draining);
+        let (first, last) = (lifecycle.begin(), lifecycle.begin());
+        let waiting = {
+            let lifecycle = Arc::clone(&lifecycle);
+            tokio::spawn(async move { lifecycle.wait_idle(Duration::from_secs(3600)).await })
+        };
+        tokio::task::yield_now().await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(last);
+        assert_eq!(waiting.await.expect("no panic"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_gives_up_and_says_how_many_are_left() {
+        let lifecycle = Arc::new(Lifecycle::default());
+        lifecycle.advance(Phase::Draining);
+        let _stuck = lifecycle.begin();
+        assert_eq!(lifecycle.wait_idle(Duration::from_secs(1)).await, 1);
+    }
+}

@@ -1,0 +1,120 @@
+//! The gateway's binary: arguments, exit codes, and the order in which things start and stop.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use hub_core::LocationId;
+use hub_gateway::{run, schema};
+use hub_plugins::api_key;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Bad configuration: `EX_USAGE` of sysexits.h.
+const EXIT_CONFIG: u8 = 64;
+/// A socket could not be bound, or something of the system's failed: `EX_OSERR`.
+const EXIT_SYSTEM: u8 = 71;
+
+/// Multi-tenant edge gateway.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Run {
+        /// The configuration file.
+        config: PathBuf,
+        /// Write the bound addresses here, as JSON, once everything is served.
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+    },
+    /// Check a configuration file, and all files that it names, without serving. Exits 64 and lists
+    /// every problem where there are any.
+    Check {
+        /// The configuration file.
+        config: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+    /// Make an API key: prints the key once, and the line for the key file, which holds its hash.
+    ApiKey {
+        /// Name of the key's owner: 1 to 64 of `[A-Za-z0-9_.-]`.
+        name: String,
+        /// The tenant that the key speaks for.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config, ready_file } => serve(config, ready_file),
+        Command::Check { config } => check(&config),
+        Command::Schema => {
+            print!("{}", schema());
+            ExitCode::SUCCESS
+        }
+        Command::ApiKey { name, tenant } => api_key(&name, tenant.as_deref()),
+    }
+}
+
+fn serve(config: PathBuf, ready_file: Option<PathBuf>) -> ExitCode {
+    match run::run(config, ready_file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(run::Failure::Config(problems)) => {
+            eprintln!("{problems}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(run::Failure::System(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_SYSTEM)
+        }
+    }
+}
+
+fn check(config: &std::path::Path) -> ExitCode {
+    match hub_gateway::control::reload::load(config) {
+        Ok(checked) => {
+            println!(
+                "{}: good ({} listeners, {} routes, {} clusters, {} tenants, hash {})",
+                config.display(),
+                checked.listeners.len(),
+                checked.routes.len(),
+                checked.clusters.len(),
+                checked.tenants.len(),
+                checked.hash,
+            );
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn api_key(name: &str, tenant: Option<&str>) -> ExitCode {
+    let made = tenant
+        .map(|tenant| LocationId::parse(tenant.as_bytes()))
+        .transpose()
+        .context("--tenant")
+        .and_then(|tenant| Ok(api_key::generate(name, tenant.as_ref())?));
+    match made {
+        Ok(made) => {
+            let key = String::from_utf8_lossy(made.key.expose());
+            println!("key (give it to its owner; it cannot be shown again):\n{key}");
+            println!("line for the key file:\n{}", made.line);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}

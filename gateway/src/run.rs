@@ -1,0 +1,295 @@
+//! From a configuration file to a serving process, and from SIGTERM to its end.
+
+use crate::control::admin::{Admin, AdminSocket};
+use crate::control::reload::{self, Reloader, Trigger};
+use crate::control::watch_files;
+use crate::front::app::Front;
+use crate::front::listener::BoundListener;
+use crate::front::tls::ListenerTls;
+use crate::hub::{Hub, Shared};
+use crate::lanes::general::GeneralLane;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::limit::Limiter;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
+use anyhow::Context;
+use hub_config::Problems;
+use hub_config::runtime::Config;
+use parking_lot::Mutex;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
+use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ListenFds};
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Idle upstream connections that a process keeps. pingora's default of 128 closes and opens
+/// connections all the time under load.
+const UPSTREAM_POOL: usize = 4_096;
+/// Tries of one request: the first, one on another endpoint, and one more for a pooled connection
+/// that turned out to be closed.
+const TRIES_MAX: usize = 3;
+
+/// Longest wait for the access log's last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Why the process could not serve.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration holds mistakes; nothing was bound.
+    Config(Problems),
+    /// The system refused something.
+    System(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
+    // First of all: one provider of cryptography for everything in the process.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        return Err(anyhow::anyhow!("another crypto provider is installed").into());
+    }
+    let began = std::time::SystemTime::now();
+    let config = reload::load(&file).map_err(Failure::Config)?;
+    let process_log = telemetry::init_process_log(config.gateway.log_level)
+        .context("cannot set the process's log up")?;
+
+    // Everything that can fail fails before anything is served.
+    let metrics = Arc::new(Metrics::new());
+    let listeners = bind(&config, &metrics)?;
+    let admin_socket = AdminSocket::bind(&config.admin.address)
+        .with_context(|| format!("cannot bind the admin API to {:?}", config.admin.address))?;
+    let shared = Shared {
+        metrics,
+        access_log: AccessLog::start(
+            &config.access_log.target,
+            config.access_log.queue_lines,
+            config.access_log.flush_interval,
+        )
+        .context("cannot open the access log")?,
+        upstreams: UpstreamMetrics::default(),
+        process_log,
+        tenant_gate: Mutex::new(TenantGate::new(config.tenant_labels_max)),
+        limiter: Limiter::new(config.limiter_keys_max),
+        refusals: Refusals::new(config.admin.refusals_remembered),
+        listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
+    };
+    let workers = config.gateway.workers;
+    let first = Snapshot::build(config, None, &shared);
+    let lifecycle = Arc::new(Lifecycle::default());
+    let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
+    hub.after_swap(&hub.snapshot());
+    hub.publish_certificates();
+    hub.join_scrapes();
+
+    let data = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("data")
+        .enable_all()
+        .build()
+        .context("cannot start the data plane's threads")?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(4)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control plane's thread")?;
+    let reloader = Reloader::start(Arc::clone(&hub), file.clone(), control.handle().clone())
+        .context("cannot start the reload thread")?;
+
+    let proxy = Arc::new(proxy(&hub));
+    for index in 0..hub.listeners.len() {
+        data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
+    }
+    control.block_on(operate(
+        hub,
+        (file, began),
+        ready_file,
+        reloader,
+        admin_socket,
+    ))?;
+    // Requests that are still running after the drain's time are cut here.
+    data.shutdown_background();
+    control.shutdown_background();
+    Ok(())
+}
+
+fn bind(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BoundListener>>, Failure> {
+    config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let tls = listener
+                .tls
+                .as_ref()
+                .map(ListenerTls::load)
+                .transpose()
+                .with_context(|| format!("listener `{}`", listener.name))?;
+            let counters = metrics.listener(&listener.name);
+            let bound = BoundListener::bind(&listener.name, listener.address, tls, counters)
+                .with_context(|| {
+                    format!(
+                        "cannot bind listener `{}` to {}",
+                        listener.name, listener.address
+                    )
+                })?;
+            Ok(Arc::new(bound))
+        })
+        .collect()
+}
+
+/// Runs one listener as a pingora service on a socket that we have bound.
+async fn listen(hub: Arc<Hub>, proxy: Arc<HttpProxy<GeneralLane>>, index: usize) {
+    let bound = Arc::clone(&hub.listeners[index]);
+    let address = bound.address.to_string();
+    let mut fds = Fds::new();
+    fds.add(address.clone(), bound.socket());
+    let fds: ListenFds = Arc::new(Mutex::new(fds));
+    let stop = hub.lifecycle().stop();
+    let front = Front {
+        proxy,
+        listener: index,
+        hub,
+    };
+    let mut service = Service::new(format!("listener {}", bound.name), front);
+    service
+        .endpoints()
+        .add_listener(ListenerConfig::tcp(address).l4_buffer(L4BufferSettings::unbuffered()));
+    service.start_service(Some(fds), stop, 1).await;
+}
+
+fn proxy(hub: &Arc<Hub>) -> HttpProxy<GeneralLane> {
+    let conf = ServerConf {
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        max_retries: TRIES_MAX,
+        ..ServerConf::default()
+    };
+    http_proxy(&Arc::new(conf), GeneralLane::new(Arc::clone(hub)))
+}
+
+/// The control plane: admin API, signals, file changes; returns when the process has drained.
+async fn operate(
+    hub: Arc<Hub>,
+    (file, began): (PathBuf, std::time::SystemTime),
+    ready_file: Option<PathBuf>,
+    reloader: Reloader,
+    admin_socket: AdminSocket,
+) -> anyhow::Result<()> {
+    let admin_address = admin_socket.address()?;
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    hub.snapshot()
+        .clusters
+        .start_health_checks(&tokio::runtime::Handle::current());
+    let admin = Admin::new(Arc::clone(&hub), reloader.clone());
+    tokio::spawn(async move {
+        if let Err(error) = admin.serve(admin_socket).await {
+            tracing::error!(%error, "the admin API ended");
+        }
+    });
+    tokio::spawn(watch_files(Arc::clone(&hub), file, reloader.clone(), began));
+    hub.lifecycle().advance(Phase::Serving);
+    announce(&hub, &admin_address, ready_file.as_deref())?;
+    loop {
+        tokio::select! {
+            _ = signals.hang_up.recv() => reloader.nudge(Trigger::Signal),
+            _ = signals.user1.recv() => hub.access_log.reopen(),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+        }
+    }
+    tokio::select! {
+        () = drain(&hub) => {}
+        _ = signals.terminate.recv() => tracing::warn!("a second signal: ending now"),
+        _ = signals.interrupt.recv() => tracing::warn!("a second signal: ending now"),
+    }
+    if !hub.access_log.shutdown(LAST_LINES) {
+        tracing::warn!("the access log's last lines could not be written in time");
+    }
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    user1: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// Says where everything is, on the log and in the ready file.
+fn announce(hub: &Hub, admin: &str, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let listeners: serde_json::Map<_, _> = hub
+        .listeners
+        .iter()
+        .map(|listener| (listener.name.clone(), json!(listener.address.to_string())))
+        .collect();
+    let snapshot = hub.snapshot();
+    tracing::info!(
+        listeners = %json!(listeners),
+        admin,
+        hash = %snapshot.config.hash,
+        tenants = snapshot.config.tenants.len(),
+        routes = snapshot.config.routes.len(),
+        "serving"
+    );
+    let Some(path) = ready_file else {
+        return Ok(());
+    };
+    let text = json!({"pid": std::process::id(), "admin": admin, "listeners": listeners});
+    // Written beside and renamed, so that whoever waits for it never reads half of it.
+    let beside = path.with_extension("part");
+    std::fs::write(&beside, format!("{text}\n"))
+        .and_then(|()| std::fs::rename(&beside, path))
+        .with_context(|| format!("cannot write the ready file {}", path.display()))
+}
+
+/// Turns readiness off, waits for load balancers to notice, then for the last request.
+async fn drain(hub: &Hub) {
+    let (notice, longest) = {
+        let snapshot = hub.snapshot();
+        let gateway = &snapshot.config.gateway;
+        (gateway.drain_notice, gateway.drain_timeout)
+    };
+    hub.lifecycle().advance(Phase::Notice);
+    tracing::info!(
+        notice_ms = notice.as_millis() as u64,
+        "draining: readiness is off, connections are still taken"
+    );
+    tokio::time::sleep(notice).await;
+    hub.lifecycle().advance(Phase::Draining);
+    tracing::info!(
+        in_flight = hub.lifecycle().in_flight(),
+        "draining: no new connections"
+    );
+    let left = hub.lifecycle().wait_idle(longest).await;
+    if left > 0 {
+        tracing::warn!(left, "the drain's time is over; these requests are cut");
+    }
+    // The last answers are in the kernel's hands; give their tasks a moment to close in good order.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}

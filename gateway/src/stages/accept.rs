@@ -1,0 +1,84 @@
+//! accept: from bytes to an exchange with an id, a client and a snapshot.
+
+use super::{Arrival, BodyLength, Exchange};
+use crate::hub::Hub;
+use crate::snapshot::Snapshot;
+use hub_core::{Edits, Headers, Reason, Refusal, RequestId, TraceContext, Version};
+use rand::Rng;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Exchange {
+    /// Begins a request: gives it an id and a trace. It keeps the snapshot to its end.
+    pub fn begin(
+        hub: &Arc<Hub>,
+        snapshot: Arc<Snapshot>,
+        arrival: Arrival,
+        version: Version,
+        headers: Headers<'_>,
+    ) -> Box<Self> {
+        hub.metrics.started();
+        let wall = SystemTime::now();
+        let mut rng = rand::rng();
+        let unix_ms = wall
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        let request_id = RequestId::new(u64::try_from(unix_ms).unwrap_or(0), rng.random());
+        let trace = trace(headers, &mut rng);
+        Box::new(Self {
+            snapshot,
+            arrival,
+            wall,
+            request_id,
+            trace,
+            version,
+            route: None,
+            identity: None,
+            tenant: None,
+            edits: Edits::default(),
+            rate: None,
+            permit: None,
+            target: None,
+            pick: None,
+            retries: 0,
+            upstream_began: None,
+            upstream_first_byte: None,
+            refusal: None,
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            recorded: false,
+            _in_flight: hub.begin(),
+            hub: Arc::clone(hub),
+        })
+    }
+
+    /// True once; the caller then records the exchange.
+    pub(super) fn take_record(&mut self) -> bool {
+        !std::mem::replace(&mut self.recorded, true)
+    }
+}
+
+/// Goes on with the caller's trace where exactly one well-formed `traceparent` is there, starts one
+/// otherwise. The span id is ours in either case.
+fn trace(headers: Headers<'_>, rng: &mut impl Rng) -> TraceContext {
+    let mut values = headers.get_all("traceparent");
+    let given = match (values.next(), values.next()) {
+        (Some(value), None) => TraceContext::parse(value),
+        _ => None,
+    };
+    TraceContext {
+        trace_id: given.map_or_else(|| rng.random::<u128>().max(1), |trace| trace.trace_id),
+        parent_id: rng.random::<u64>().max(1),
+        flags: given.map_or(0, |trace| trace.flags),
+    }
+}
+
+/// Refuses a body that says beforehand that it is too large. One that does not say is counted while
+/// it streams.
+pub(super) fn check_body_length(body: BodyLength, bytes_max: u64) -> Result<(), Refusal> {
+    match body {
+        BodyLength::Known(bytes) if bytes > bytes_max => Err(Refusal::new(Reason::BodyTooLarge)),
+        BodyLength::None | BodyLength::Known(_) | BodyLength::Unknown => Ok(()),
+    }
+}

@@ -1,0 +1,180 @@
+//! record: always last, always once: metrics, access log, refusals, and what the tenant used.
+
+use super::{Exchange, forward};
+use crate::snapshot::colour_name;
+use crate::telemetry::{Record, RefusalNote, RouteMetrics, StatusClass};
+use hub_core::{Edit, Reason};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the record needs of the request's text; the lane still has it when the request ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) host: &'a [u8],
+    /// Raw path with query; the query is cut off before it is logged, since it may hold secrets.
+    pub(crate) path: &'a [u8],
+    pub(crate) user_agent: Option<&'a [u8]>,
+}
+
+/// Response headers for a refusal: those that stages asked for and those of the limits.
+pub(crate) fn refusal_edits(exchange: &Exchange) -> Vec<Edit> {
+    let rate = forward::rate_headers(exchange)
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| Edit::Set(name, value));
+    exchange
+        .edits
+        .response
+        .iter()
+        .cloned()
+        .chain(rate)
+        .collect()
+}
+
+/// A new connection to the picked endpoint was made.
+pub(crate) fn connected(exchange: &Exchange) {
+    if let Some(target) = exchange.target {
+        let snapshot = &exchange.snapshot;
+        snapshot.upstream(target.cluster, target.colour).connected();
+    }
+}
+
+/// A connection to the picked endpoint could not be made.
+pub(crate) fn connect_failed(exchange: &mut Exchange) {
+    if let Some(target) = exchange.target {
+        let snapshot = &exchange.snapshot;
+        snapshot.upstream(target.cluster, target.colour).failed();
+    }
+    if let Some(pick) = exchange.pick.as_mut() {
+        pick.fail(Instant::now());
+    }
+}
+
+/// The request goes to another endpoint.
+pub(crate) fn retried(exchange: &Exchange) {
+    if let Some(target) = exchange.target {
+        let snapshot = &exchange.snapshot;
+        snapshot.upstream(target.cluster, target.colour).retried();
+    }
+}
+
+fn handles(exchange: &Exchange) -> Option<&Arc<RouteMetrics>> {
+    let route = exchange.route?;
+    let target = exchange.target?;
+    exchange.snapshot.routes[route].metrics(target.cluster, target.colour)
+}
+
+/// Ends a request.
+pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool) {
+    if !exchange.take_record() {
+        return;
+    }
+    let now = Instant::now();
+    let duration = now.saturating_duration_since(exchange.arrival.at);
+    let reason = exchange.reason();
+    if let Some(mut pick) = exchange.pick.take() {
+        match exchange.upstream_first_byte {
+            Some(latency) if !failed => pick.succeed(latency, now),
+            // A client that left is no fault of the endpoint's.
+            _ if reason.is_some_and(is_upstream_fault) => pick.fail(now),
+            _ => {}
+        }
+        exchange.pick = Some(pick);
+    }
+    let handles = handles(exchange).unwrap_or(&exchange.snapshot.unrouted);
+    handles.finished(StatusClass::of(exchange.status), duration);
+    if let Some(reason) = reason {
+        exchange.hub.metrics.refused(reason);
+    }
+    if let Some(tenant) = exchange.tenant {
+        exchange.snapshot.tenant(tenant).record(
+            exchange.status,
+            exchange.bytes_in,
+            exchange.bytes_out,
+            matches!(
+                reason,
+                Some(Reason::TenantLimited | Reason::TenantBusy | Reason::RouteLimited)
+            ),
+        );
+    }
+    log(exchange, fields, duration);
+    exchange.release();
+}
+
+fn is_upstream_fault(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConnectFailed
+            | Reason::ConnectTimeout
+            | Reason::UpstreamFailed
+            | Reason::UpstreamTimeout
+            | Reason::TotalTimeout
+    )
+}
+
+fn log(exchange: &Exchange, fields: &Fields<'_>, duration: std::time::Duration) {
+    let path = fields
+        .path
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or(b"");
+    let snapshot = &exchange.snapshot;
+    let detail = exchange
+        .refusal
+        .as_ref()
+        .and_then(|refusal| refusal.detail.as_deref());
+    let cluster = exchange
+        .target
+        .map(|target| snapshot.config.clusters[target.cluster].name.as_str());
+    exchange.hub.access_log.log(&Record {
+        at: exchange.wall,
+        request_id: exchange.request_id,
+        trace_id: exchange.trace.trace_id,
+        listener: &snapshot.listeners[exchange.arrival.listener].name,
+        client: exchange.arrival.client.address,
+        method: fields.method,
+        host: fields.host,
+        path,
+        protocol: exchange.version.as_str(),
+        status: exchange.status,
+        reason: exchange.reason().map(Reason::code),
+        detail,
+        route: exchange.route.map(|_| exchange.route_name()),
+        cluster,
+        colour: exchange.target.map(|target| colour_name(target.colour)),
+        endpoint: exchange.pick.as_ref().map(crate::upstream::Pick::name),
+        tenant: exchange.tenant_id(),
+        subject: exchange.identity.as_ref().map(|i| &*i.subject),
+        bytes_in: exchange.bytes_in,
+        bytes_out: exchange.bytes_out,
+        duration,
+        upstream: exchange.upstream_first_byte,
+        retries: exchange.retries,
+        user_agent: fields.user_agent,
+    });
+    if let Some(refusal) = &exchange.refusal {
+        exchange.hub.refusals.note(&RefusalNote {
+            request_id: exchange.request_id,
+            reason: refusal.reason,
+            detail,
+            route: exchange.route.map(|_| exchange.route_name()),
+            tenant: exchange.tenant_id(),
+            client: exchange.arrival.client.address,
+            at: exchange.wall,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // A task that is cancelled, or panics, still leaves a line and a count.
+        let fields = Fields {
+            method: "-",
+            host: b"",
+            path: b"",
+            user_agent: None,
+        };
+        finish(self, &fields, true);
+    }
+}

@@ -1,0 +1,263 @@
+//! `[[cluster]]`.
+
+use crate::site::{Site, answer_soon, probe, request, soon, whether};
+use crate::{Row, row};
+use hub_testkit::{Behaviour, Reply};
+use serde_json::{Value, json};
+
+pub(crate) fn rows() -> Vec<Row> {
+    let endpoints = |blue: &[&str]| ("cluster[].endpoints.blue", json!(blue));
+    let both = (
+        "cluster[].endpoints",
+        json!({ "blue": ["{blue}"], "green": ["{green}"] }),
+    );
+    let tls = (
+        "cluster[].tls",
+        json!({ "server_name": "a.test", "ca_file": "{dir}/ca.pem" }),
+    );
+    let health = (
+        "cluster[].health",
+        json!({
+            "kind": "http", "interval_ms": 100, "timeout_ms": 100, "healthy_after": 1, "unhealthy_after": 1,
+        }),
+    );
+    let health_row =
+        |key, a: Value, b: Value, probe| row(key, a, b, std::slice::from_ref(&health), probe);
+    vec![
+        row(
+            "cluster[].name",
+            "app",
+            "other",
+            &[(
+                "cluster[1]",
+                json!({
+                    "name": { "by_value": { "app": "other", "other": "app" } },
+                    "endpoints": { "blue": ["{green}"] },
+                }),
+            )],
+            probe!(site => site.colour("").await),
+        ),
+        row(
+            "cluster[].active",
+            "blue",
+            "green",
+            &[both],
+            probe!(site => site.colour("").await),
+        ),
+        row(
+            "cluster[].endpoints.blue",
+            json!(["{blue}"]),
+            json!(["{green}"]),
+            &[],
+            probe!(site => site.colour("").await),
+        ),
+        row(
+            "cluster[].endpoints.green",
+            json!(["{blue}"]),
+            json!(["{green}"]),
+            &[("cluster[].active", json!("green"))],
+            probe!(site => site.colour("").await),
+        ),
+        row(
+            "cluster[].balance",
+            "round_robin",
+            "peak_ewma",
+            &[endpoints(&["{blue}", "{green}"])],
+            probe!(site => turns(site).await),
+        ),
+        row(
+            "cluster[].allow_link_local",
+            false,
+            true,
+            &[endpoints(&["0.0.0.0:{blue_port}"])],
+            probe!(site => site.colour("").await),
+        )
+        .may_not_start(),
+        // Nothing listens on port 1, and the first in turn is the first one listed.
+        row(
+            "cluster[].connect_retries",
+            0,
+            1,
+            &[
+                endpoints(&["127.0.0.1:1", "{blue}"]),
+                ("cluster[].balance", json!("round_robin")),
+            ],
+            probe!(site => site.status("/", "").await),
+        ),
+        row(
+            "cluster[].connect_timeout_ms",
+            100,
+            10_000,
+            &[endpoints(&["{silent}"]), tls.clone()],
+            probe!(site => timed(site, "/").await),
+        ),
+        row(
+            "cluster[].first_byte_timeout_ms",
+            100,
+            10_000,
+            &[],
+            probe!(site => timed(site, "/hang").await),
+        ),
+        row(
+            "cluster[].total_timeout_ms",
+            100,
+            10_000,
+            &[],
+            probe!(site => timed(site, "/hang").await),
+        ),
+        row(
+            "cluster[].idle_timeout_ms",
+            100,
+            10_000,
+            &[],
+            probe!(site => {
+                let mut wire = site.send(request("/pause", "")).await;
+                wire.read_head().await;
+                whether(wire.read_to_close()).await
+            }),
+        ),
+        row(
+            "cluster[].keepalive_timeout_ms",
+            0,
+            50_000,
+            &[],
+            probe!(site => {
+                let mut wire = site.connect().await;
+                for _ in 0..2 {
+                    wire.send(request("/", "")).await;
+                    wire.read_response().await;
+                }
+                format!("{} connections", site.blue.connections())
+            }),
+        ),
+        row(
+            "cluster[].tls.server_name",
+            "a.test",
+            "b.test",
+            &[endpoints(&["{tls}"]), tls.clone()],
+            probe!(site => site.status("/", "").await),
+        ),
+        row(
+            "cluster[].tls.ca_file",
+            "{dir}/ca.pem",
+            "{dir}/other-ca.pem",
+            &[endpoints(&["{tls}"]), tls],
+            probe!(site => site.status("/", "").await),
+        ),
+        health_row(
+            "cluster[].health.kind",
+            "http".into(),
+            "tcp".into(),
+            probe!(site => {
+                site.blue.wait_for_connections(3).await;
+                format!("asked: {}", site.blue.request_count() > 0)
+            }),
+        ),
+        health_row(
+            "cluster[].health.path",
+            "/one".into(),
+            "/two".into(),
+            probe!(site =>
+            site.blue.wait_for_requests(1).await[0].target.clone()),
+        ),
+        health_row(
+            "cluster[].health.host",
+            "one.test".into(),
+            "two.test".into(),
+            probe!(site =>
+            format!("{:?}", site.blue.wait_for_requests(1).await[0].header("host"))),
+        ),
+        health_row(
+            "cluster[].health.status",
+            200.into(),
+            503.into(),
+            probe!(site => {
+                site.blue.wait_for_requests(4).await;
+                healthy(site).await
+            }),
+        ),
+        health_row(
+            "cluster[].health.interval_ms",
+            100.into(),
+            3_600_000.into(),
+            probe!(site => {
+                site.blue.wait_for_requests(1).await;
+                whether(site.blue.wait_for_requests(2)).await
+            }),
+        ),
+        row(
+            "cluster[].health.timeout_ms",
+            10,
+            60_000,
+            &[
+                health.clone(),
+                ("cluster[].health.path", json!("/hang")),
+                ("cluster[].health.interval_ms", json!(60_000)),
+            ],
+            probe!(site => {
+                let unhealthy = site.until("an unhealthy endpoint", async |site| {
+                    site.endpoint().await["healthy"] == false
+                });
+                whether(unhealthy).await
+            }),
+        ),
+        health_row(
+            "cluster[].health.healthy_after",
+            1.into(),
+            100.into(),
+            probe!(site => {
+                site.blue.on("/healthz", Reply::new(503));
+                site.until("an unhealthy endpoint", async |site| {
+                    site.endpoint().await["healthy"] == false
+                }).await;
+                turned(site, Reply::new(200)).await
+            }),
+        ),
+        health_row(
+            "cluster[].health.unhealthy_after",
+            1.into(),
+            100.into(),
+            probe!(site => {
+                site.blue.wait_for_requests(3).await;
+                turned(site, Reply::new(503)).await
+            }),
+        ),
+    ]
+}
+
+async fn timed(site: &Site, path: &str) -> String {
+    let mut wire = site.send(request(path, "")).await;
+    answer_soon(&mut wire).await
+}
+
+async fn healthy(site: &Site) -> String {
+    format!("healthy: {}", site.endpoint().await["healthy"])
+}
+
+/// Health after some checks with another outcome.
+async fn turned(site: &Site, reply: Reply) -> String {
+    site.blue.on("/healthz", reply);
+    let so_far = site.blue.request_count();
+    site.blue.wait_for_requests(so_far + 5).await;
+    healthy(site).await
+}
+
+/// Whether two endpoints, one of which is held up, are still picked in turn.
+async fn turns(site: &Site) -> String {
+    site.blue.on("/", Behaviour::Echo);
+    let _held = site.send(request("/hang", "")).await;
+    soon(async {
+        while site.blue.request_count() + site.green.request_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut colours = Vec::new();
+    for _ in 0..16 {
+        colours.push(site.colour("").await);
+    }
+    format!(
+        "in turn: {}",
+        colours.windows(2).all(|pair| pair[0] != pair[1])
+    )
+}

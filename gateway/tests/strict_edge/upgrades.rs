@@ -1,0 +1,130 @@
+//! Upgrades: a tunnel only for WebSocket, only where the route allows it, and only after 101.
+
+use crate::edge::{Edge, edge};
+use hub_core::Reason;
+use hub_testkit::{Behaviour, End, Gate, Origin, Reply};
+
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+const H2C: &str = "GET /plain HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+
+#[tokio::test]
+async fn h2c_is_stripped_and_the_request_served_as_a_plain_one() {
+    let edge = edge("", "").await;
+    let mut client = edge.client().await;
+    client.send(H2C).await;
+    let answer = client.read_response().await;
+    assert_eq!((answer.status, answer.interim.len()), (200, 0));
+    let request = &edge.origin.requests()[0];
+    assert_eq!(request.header("upgrade"), None);
+    assert_eq!(request.header("http2-settings"), None);
+    // The connection goes on as HTTP/1.1.
+    client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.read_response().await.json()["target"], "/again");
+    edge.assert_nothing_refused().await;
+}
+
+#[tokio::test]
+async fn an_http_2_preface_behind_an_h2c_upgrade_is_refused() {
+    let edge = edge("", "").await;
+    let mut client = edge.client().await;
+    client
+        .send(format!("{H2C}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+        .await;
+    assert_eq!(client.read_response().await.status, 200);
+    edge.assert_refused(&mut client, Reason::BadVersion).await;
+    assert!(!edge.origin_saw("PRI *"));
+}
+
+#[tokio::test]
+async fn the_body_of_an_h2c_upgrade_is_held_to_its_framing() {
+    let edge = edge("", "").await;
+    let mut client = edge.client().await;
+    client
+        .send("POST /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    client.send(SMUGGLED).await;
+    assert_eq!(client.read_response().await.json()["body"], "hi");
+    // What follows is a request of its own, and is served as one.
+    assert_eq!(client.read_response().await.json()["target"], "/smuggled");
+    let requests = edge.origin.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].body_bytes, 2);
+    assert_eq!(requests[0].header("upgrade"), None);
+}
+
+#[tokio::test]
+async fn a_websocket_on_a_route_without_them_is_a_plain_request() {
+    let edge = edge("", "").await;
+    let mut client = edge.client().await;
+    client.send(format!("{HANDSHAKE}{SMUGGLED}")).await;
+    assert_eq!(client.read_response().await.json()["target"], "/ws");
+    assert_eq!(client.read_response().await.json()["target"], "/smuggled");
+    assert_eq!(edge.origin.requests()[0].header("upgrade"), None);
+    edge.assert_nothing_refused().await;
+}
+
+#[tokio::test]
+async fn a_malformed_websocket_handshake_opens_no_tunnel() {
+    let origin = Origin::builder()
+        .on("/ws", Behaviour::WebSocket)
+        .start()
+        .await;
+    let edge = Edge::before(origin, "", "websocket = true\n").await;
+    let mut client = edge.client().await;
+    client
+        .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        .await;
+    assert_eq!(client.read_response().await.status, 426);
+    assert_eq!(edge.origin.requests()[0].header("upgrade"), None);
+}
+
+/// Bytes behind a handshake that is not answered yet are refused, and the origin never gets them.
+async fn refuses_early(early: &str) {
+    let gate = Gate::closed();
+    let accept = Reply::new(101)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        .after(&gate);
+    let origin = Origin::builder().on("/ws", accept).start().await;
+    let edge = Edge::before(origin, "", "websocket = true\n").await;
+    let mut client = edge.client().await;
+    client.send(format!("{HANDSHAKE}{early}")).await;
+    edge.assert_refused(&mut client, Reason::BadChunk).await;
+    edge.origin.wait_for_open_connections(0).await;
+    assert!(!edge.origin_saw(early));
+}
+
+#[tokio::test]
+async fn frames_sent_before_101_are_refused_and_never_reach_the_origin() {
+    refuses_early("EARLY").await;
+}
+
+#[tokio::test]
+async fn a_request_sent_before_101_is_refused_and_never_reaches_the_origin() {
+    refuses_early(SMUGGLED).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_both_ways_and_ends_with_the_client() {
+    let origin = Origin::builder()
+        .on("/ws", Behaviour::WebSocket)
+        .start()
+        .await;
+    let edge = Edge::before(origin, "", "websocket = true\n").await;
+    let mut client = edge.client().await;
+    client.send(HANDSHAKE).await;
+    let head = client.read_head().await;
+    assert_eq!(head.status, 101);
+    assert_eq!(
+        head.header("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
+    client.send(b"\x81\x00GET / HTTP/1.1\r\n\0").await;
+    assert_eq!(client.read_exact(19).await, b"\x81\x00GET / HTTP/1.1\r\n\0");
+    client.half_close().await;
+    assert_eq!(client.wait_closed().await, End::Closed);
+    edge.origin.wait_for_open_connections(0).await;
+    assert_eq!(edge.hub.wait_for_access_log(1).await[0]["status"], 101);
+}
