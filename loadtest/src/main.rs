@@ -1,0 +1,85 @@
+//! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory`, and
+//! the `origin` that they talk to. What is measured, and what is not, stands in `loadtest/README.md`.
+//!
+//! Invariant: each subcommand ends by itself, takes its processes with it, and writes its report only
+//! if the run was valid; an invalid run exits 1 and says why.
+
+mod bench;
+mod hub;
+mod isolation;
+mod memory;
+mod origin;
+mod peers;
+mod proxy;
+mod reload;
+mod report;
+mod workload;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Parser)]
+#[command(about = "Benches of the EnterpriseHub Gateway", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a fixed answer as cheaply as possible, until killed.
+    Origin(origin::Args),
+    /// Compare the gateway with bare pingora, nginx and HAProxy.
+    Proxy(proxy::Args),
+    /// Reload a large configuration again and again under steady load.
+    Reload(reload::Args),
+    /// Put a noisy tenant beside well-behaved ones.
+    Isolation(isolation::Args),
+    /// Measure idle memory and the price of an idle connection.
+    Memory(memory::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    // One thread: the client shares its CPU with the origin, and a second worker would only move
+    // requests between threads.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime could not be started")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Origin(args) => origin::run(args).await,
+            Command::Proxy(args) => bounded(args.time_max(), proxy::run(args)).await,
+            Command::Reload(args) => bounded(args.time_max(), reload::run(args)).await,
+            Command::Isolation(args) => bounded(args.time_max(), isolation::run(args)).await,
+            Command::Memory(args) => bounded(args.time_max(), memory::run(args)).await,
+        }
+    })
+}
+
+/// Runs a bench until it is done, out of time, or interrupted. In every case its processes end,
+/// because their guards are dropped.
+async fn bounded(limit: Duration, bench: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    tokio::select! {
+        done = tokio::time::timeout(limit, bench) => {
+            done.with_context(|| format!("not done after {} s", limit.as_secs()))?
+        }
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
