@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 DIST := target/dist
-BENCH := $(DIST)/hub-loadtest --bin-dir $(DIST)
+BENCH := $(DIST)/hub-loadtest
 
 .PHONY: help
 help: ## List the targets
@@ -42,19 +42,19 @@ dist: ## Build the optimised binaries that benches use and packages ship
 
 .PHONY: bench-proxy
 bench-proxy: dist ## CPU per request beside bare pingora, nginx and HAProxy
-	$(BENCH) proxy
+	$(BENCH) proxy --bin-dir $(DIST)
 
 .PHONY: bench-reload
 bench-reload: dist ## 100 reloads of a large configuration under load
-	$(BENCH) reload
+	$(BENCH) reload --bin-dir $(DIST)
 
 .PHONY: bench-isolation
 bench-isolation: dist ## A tenant at 10x its quota beside well-behaved ones
-	$(BENCH) isolation
+	$(BENCH) isolation --bin-dir $(DIST)
 
 .PHONY: bench-memory
 bench-memory: dist ## Memory of an idle gateway and of an idle connection
-	$(BENCH) memory
+	$(BENCH) memory --bin-dir $(DIST)
 
 .PHONY: bench-tenants
 bench-tenants: ## Look-ups among 100,000 tenants and 10,000 routes
