@@ -28,7 +28,8 @@ mod request_line;
 pub use names::{imitates, imitates_interpreted as is_look_alike};
 pub(crate) use request_line::is_never_forwarded;
 
-use bytes::{first_control, is_token, refuse};
+use self::bytes::{first_control, is_token, refuse};
+use ::bytes::Bytes;
 use fields::Seen;
 use hub_core::{HeaderField, Method, Reason, Refusal, Version};
 use smallvec::SmallVec;
@@ -331,6 +332,20 @@ impl Head {
         self.host.text(buffer)
     }
 
+    /// Path and query as the upstream gets them, in origin form. Shares the bytes of `buffer`.
+    pub fn target(&self, buffer: &Bytes) -> Bytes {
+        match (self.raw_path, self.query) {
+            (RawPath::InBuffer(path), query) => {
+                // A query stands right behind its path and the question mark.
+                let end = query.map_or(path.range().end, |query| query.range().end);
+                buffer.slice(path.range().start..end)
+            }
+            (RawPath::Root, None) => Bytes::from_static(b"/"),
+            (RawPath::Root, Some(query)) => [b"/?", query.bytes(buffer)].concat().into(),
+            (RawPath::Asterisk, _) => Bytes::from_static(b"*"),
+        }
+    }
+
     /// Number of header fields.
     pub fn field_count(&self) -> usize {
         self.fields.len()
@@ -352,6 +367,11 @@ impl Head {
 // === impl Span and Text ===
 
 impl Span {
+    fn range(self) -> std::ops::Range<usize> {
+        let start = usize::from(self.start);
+        start..start + usize::from(self.len)
+    }
+
     /// From an offset and a length inside a head.
     fn new(start: usize, len: usize) -> Self {
         let narrow = |number| u16::try_from(number).expect("heads are cut at 65535 bytes");

@@ -8,6 +8,7 @@
 mod errors;
 mod headers;
 mod peers;
+pub(crate) mod session;
 mod view;
 
 pub(crate) use peers::Peers;
@@ -26,7 +27,7 @@ use pingora::prelude::{HttpPeer, ProxyHttp, Session};
 use pingora::protocols::Digest;
 use pingora::proxy::FailToProxy;
 use pingora::{Error, ErrorType, Result};
-use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ tokio::task_local! {
     /// What the front knows of the HTTP/2 stream that this task serves: pingora gives streams no
     /// context of their own.
     pub(crate) static STREAM: StreamContext;
+    /// The request that the front hands over, until [`GeneralLane::new_ctx`] takes it.
+    pub(crate) static HANDOVER: Cell<Option<Admitted>>;
 }
 
 /// An HTTP/2 stream as the front hands it over.
@@ -52,8 +55,6 @@ pub(crate) struct Admitted {
     pub(crate) progress: Arc<Progress>,
     /// The request asks to become a tunnel and its route allows it.
     pub(crate) websocket: bool,
-    /// The connection may serve another request after this one.
-    pub(crate) keep_alive: bool,
 }
 
 /// pingora's per-request context: empty until the request is admitted.
@@ -62,6 +63,8 @@ pub(crate) struct Context {
     admitted: Option<Admitted>,
     /// Request body bytes seen, for HTTP/2, whose framing pingora checks.
     body_bytes: u64,
+    /// The request is sent in full, so its deadlines are those of the answer.
+    request_sent: bool,
 }
 
 /// The general lane of one process.
@@ -98,36 +101,14 @@ impl ProxyHttp for GeneralLane {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::default()
+        Context {
+            admitted: HANDOVER.try_with(Cell::take).ok().flatten(),
+            ..Context::default()
+        }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
         // None: pingora's default compresses on demand, which no route asks for.
-    }
-
-    fn on_connection_reuse(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        handed_over: Box<dyn Any + Send + Sync>,
-    ) {
-        ctx.admitted = handed_over
-            .downcast::<Admitted>()
-            .ok()
-            .map(|admitted| *admitted);
-        let websocket = ctx.admitted.as_ref().is_some_and(|a| a.websocket);
-        let edited = headers::edit_request(session.req_header_mut(), |headers| {
-            if !websocket {
-                // pingora takes any Upgrade header for an upgrade and would then read the body by
-                // other rules than the gate. Without the header it is the plain request that HTTP
-                // allows a server to make of it.
-                headers.remove(http::header::UPGRADE);
-            }
-        });
-        if edited.is_err() {
-            // Cannot be: the front let this target pass. Without an admission the request fails.
-            ctx.admitted = None;
-        }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -145,7 +126,6 @@ impl ProxyHttp for GeneralLane {
             connection,
             progress,
             websocket: false,
-            keep_alive: true,
         });
         match verdict.refusal {
             None => Ok(false),
@@ -172,6 +152,11 @@ impl ProxyHttp for GeneralLane {
         exchange.upstream_began.get_or_insert(now);
         let pick = exchange.pick.as_ref().expect("pick just succeeded");
         let mut peer = exchange.snapshot.peers.get(pick).clone();
+        if exchange.version == Version::Http2 {
+            // HTTP/1 sessions watch over a silent upstream themselves.
+            let cluster = &exchange.snapshot.config.clusters[pick.cluster()];
+            peer.options.read_timeout = Some(cluster.idle_timeout.max(cluster.first_byte_timeout));
+        }
         if peer.options.idle_timeout.is_some_and(|idle| idle.is_zero()) {
             // An idle time of zero ends a pooled connection soon, not at once: a request that follows
             // closely would still get it. Under a key of its own nobody finds it.
@@ -189,11 +174,12 @@ impl ProxyHttp for GeneralLane {
         _digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
+        let body_done = session.as_downstream_mut().is_body_done();
+        ctx.request_sent = body_done;
         let admitted = ctx.admitted()?;
         if !reused {
             record::connected(&admitted.exchange);
         }
-        let body_done = session.as_downstream_mut().is_body_done();
         arm_deadlines(admitted, body_done);
         Ok(())
     }
@@ -206,7 +192,6 @@ impl ProxyHttp for GeneralLane {
     ) -> Result<()> {
         let admitted = ctx.admitted()?;
         let host = request.headers.get(http::header::HOST).cloned();
-        headers::to_origin_form(request)?;
         headers::edit_request(request, |headers| {
             forward::dress_request(&admitted.exchange, host, headers);
         })
@@ -230,8 +215,8 @@ impl ProxyHttp for GeneralLane {
             exchange.refuse(Refusal::new(Reason::BodyTooLarge));
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
-        if end_of_stream {
-            arm_deadlines(admitted, true);
+        if end_of_stream && !std::mem::replace(&mut ctx.request_sent, true) {
+            arm_deadlines(ctx.admitted()?, true);
         }
         Ok(())
     }
@@ -258,7 +243,7 @@ impl ProxyHttp for GeneralLane {
 
     async fn response_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -266,9 +251,8 @@ impl ProxyHttp for GeneralLane {
         if response.status.is_informational() && response.status.as_u16() != 101 {
             return Ok(());
         }
-        // pingora has set its own mind since the front said so.
-        if self.hub.asks_clients_to_leave() || !admitted.keep_alive {
-            session.set_keepalive(None);
+        if self.hub.asks_clients_to_leave() {
+            admitted.progress.close_after();
         }
         if admitted.exchange.version == Version::Http10
             && response
@@ -277,7 +261,6 @@ impl ProxyHttp for GeneralLane {
         {
             // It knows no chunks: the end of the connection is the end of the body.
             response.remove_header(&http::header::TRANSFER_ENCODING);
-            session.set_keepalive(None);
         }
         headers::edit_response(response, |headers| {
             forward::dress_response(&admitted.exchange, headers);
@@ -343,7 +326,7 @@ impl ProxyHttp for GeneralLane {
                     response.status.is_informational() && response.status.as_u16() != 101
                 });
                 if unanswered {
-                    session.set_keepalive(None);
+                    admitted.progress.close_after();
                     // A client that is gone by now needs no answer.
                     let _gone = answer(session, exchange, refusal).await;
                 }
@@ -444,6 +427,7 @@ fn arm_deadlines(admitted: &mut Admitted, body_done: bool) {
         return;
     };
     let cluster = &admitted.exchange.snapshot.config.clusters[target.cluster];
+    admitted.progress.allow_silence(cluster.idle_timeout);
     let now = Instant::now();
     let first_byte = body_done.then(|| (now + cluster.first_byte_timeout, Reason::UpstreamTimeout));
     let total = total_deadline(&admitted.exchange, cluster.total_timeout);

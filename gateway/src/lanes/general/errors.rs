@@ -1,15 +1,13 @@
 //! From pingora's errors to the table of refusals.
 
-use crate::front::downstream::StreamFault;
 use hub_core::{Reason, Refusal};
 use pingora::{Error, ErrorSource, ErrorType};
-use std::io;
 
 /// The refusal for a failed request; `None` where the client is gone and nobody is left to answer.
 ///
-/// `fault` is what the downstream's own stream found, which pingora reports as a read error only.
+/// `fault` is what the client's connection found, which pingora reports as a read error only.
 pub(super) fn refusal_of(error: &Error, fault: Option<Reason>) -> Option<Refusal> {
-    if let Some(reason) = fault.or_else(|| stream_fault(error)) {
+    if let Some(reason) = fault {
         return Some(Refusal::new(reason));
     }
     let detail = error.to_string();
@@ -46,13 +44,4 @@ pub(super) fn refusal_of(error: &Error, fault: Option<Reason>) -> Option<Refusal
         _ => Reason::Internal,
     };
     Some(Refusal::new(reason).with_detail(detail))
-}
-
-fn stream_fault(error: &Error) -> Option<Reason> {
-    error
-        .root_cause()
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-        .and_then(|inner| inner.downcast_ref::<StreamFault>())
-        .map(|fault| fault.0)
 }
