@@ -354,7 +354,7 @@ async fn forward(
     mut downstream: Box<Downstream>,
     home: &Arc<Home>,
     head: &Head,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
     listener: &Listener,
     keep_alive: bool,
     shutdown: &ShutdownWatch,
@@ -372,16 +372,19 @@ async fn forward(
         body_timeout: listener.body_timeout,
     };
     let bytes = downstream.take(head.len).freeze();
+    let session = match Http1Session::new(downstream, Arc::clone(home), head, &bytes, terms) {
+        Ok(session) => ServerSession::new_custom(Box::new(session)),
+        Err(error) => {
+            let refusal = Refusal::new(Reason::Internal).with_detail(error.to_string());
+            exchange.refuse(refusal);
+            return None;
+        }
+    };
     let admitted = Admitted {
         connection: Arc::clone(connection),
         progress,
         websocket,
         exchange,
-    };
-    let session = match Http1Session::new(downstream, Arc::clone(home), head, &bytes, terms) {
-        Ok(session) => ServerSession::new_custom(Box::new(session)),
-        // Cannot be: the front let this head pass. The exchange is recorded as it is dropped.
-        Err(_) => return home.take(),
     };
     let served = front.proxy.process_new_http(session, shutdown);
     let _never_reused_by_pingora = HANDOVER.scope(Cell::new(Some(admitted)), served).await;

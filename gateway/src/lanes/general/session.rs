@@ -96,7 +96,8 @@ impl Http1Session {
     /// A session for the request whose head is `head`, as it stands in `bytes`.
     ///
     /// # Errors
-    /// Where pingora cannot hold what the head says; the connection is in `home` then.
+    /// Where pingora cannot hold what the head says, which is not known to happen. The connection is
+    /// dropped then.
     pub(crate) fn new(
         downstream: Box<Downstream>,
         home: Arc<Home>,
@@ -105,7 +106,7 @@ impl Http1Session {
         terms: Terms,
     ) -> Result<Self> {
         let bodyless = terms.body.is_done();
-        let session = Self {
+        Ok(Self {
             downstream: Some(downstream),
             home,
             request: request_header(head, bytes, terms.websocket)?,
@@ -117,8 +118,7 @@ impl Http1Session {
             response: None,
             framer: Framer::default(),
             terms,
-        };
-        Ok(session)
+        })
     }
 
     fn downstream(&mut self) -> &mut Downstream {
