@@ -1,12 +1,12 @@
 //! Each section as a list of keys and values. Every struct is taken apart without `..`, so a field that
 //! is added to one cannot be forgotten here.
 
-use crate::Secret;
 use crate::check::hex;
 use crate::runtime::{
     AccessLog, Admin, Cluster, Config, EndpointAddress, Gateway, HostPattern, Limit, Listener,
-    PathPattern, PluginMark, Quota, Route, Segment,
+    PathPattern, Quota, Route, Segment,
 };
+use crate::{PluginInstance, Secret};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -59,11 +59,14 @@ pub(super) fn process(config: &Config) -> Fields {
         clusters: _,
         routes: _,
         tenants: _,
+        directory_tenants: _,
         plugins: _,
         // A comment changes the hash, and nothing that runs.
         hash: _,
         // Which files are watched follows from the rest.
         files: _,
+        // They tell of the world outside.
+        warnings: _,
     } = config;
     let Gateway {
         workers,
@@ -174,19 +177,15 @@ pub(super) fn limits(config: &Config) -> BTreeMap<&str, Fields> {
 }
 
 pub(super) fn plugins(config: &Config) -> BTreeMap<&str, Fields> {
-    let fields = |plugin: &PluginMark| {
-        let PluginMark {
-            name: _,
-            kind,
-            mark,
-        } = plugin;
+    let fields = |plugin: &PluginInstance| {
+        let mark = plugin.built.mark.clone();
         vec![
-            ("kind", show(kind)),
-            ("config", Field::Hidden(Some(mark.clone()))),
+            ("kind", show(&plugin.kind)),
+            ("config", Field::Hidden(Some(mark))),
         ]
     };
     let all = config.plugins.iter();
-    all.map(|one| (one.name.as_str(), fields(one))).collect()
+    all.map(|one| (&*one.name, fields(one))).collect()
 }
 
 pub(super) fn clusters(config: &Config) -> BTreeMap<&str, Fields> {

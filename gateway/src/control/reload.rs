@@ -7,7 +7,7 @@ use crate::front::tls;
 use crate::hub::Hub;
 use crate::snapshot::Snapshot;
 use crate::telemetry::ReloadOutcome;
-use hub_config::{Diff, Problems, runtime};
+use hub_config::{Diff, Loader, Problems, runtime};
 use hub_plugins::Catalog;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -96,9 +96,18 @@ impl Outcome {
     }
 }
 
+/// What a reload may do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Let the directory lose any number of its tenants.
+    pub allow_removals: bool,
+}
+
 struct Job {
     trigger: Trigger,
-    dry_run: bool,
+    options: Options,
     done: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -149,7 +158,7 @@ impl Reloader {
     pub fn nudge(&self, trigger: Trigger) {
         let job = Job {
             trigger,
-            dry_run: false,
+            options: Options::default(),
             done: None,
         };
         if self.jobs.try_send(job).is_err() {
@@ -158,12 +167,12 @@ impl Reloader {
     }
 
     /// Reloads, or only says what a reload would do, and waits for the outcome.
-    pub async fn reload(&self, trigger: Trigger, dry_run: bool) -> Result<Outcome, Busy> {
+    pub async fn reload(&self, trigger: Trigger, options: Options) -> Result<Outcome, Busy> {
         let (done, outcome) = oneshot::channel();
         self.jobs
             .try_send(Job {
                 trigger,
-                dry_run,
+                options,
                 done: Some(done),
             })
             .map_err(|_| Busy)?;
@@ -196,8 +205,8 @@ impl Worker {
                 }
             };
             let Some(job) = job else { return };
-            let outcome = self.reload(job.dry_run);
-            report(&self.hub, job.trigger, job.dry_run, &outcome);
+            let outcome = self.reload(job.options);
+            report(&self.hub, job.trigger, job.options.dry_run, &outcome);
             if let Some(done) = job.done {
                 // Whoever asked may have given up waiting; the outcome is in the log.
                 let _asker_gone = done.send(outcome);
@@ -211,9 +220,10 @@ impl Worker {
             .retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
-    fn reload(&mut self, dry_run: bool) -> Outcome {
+    fn reload(&mut self, options: Options) -> Outcome {
         let began = Instant::now();
-        let config = match load(&self.file) {
+        let current = self.hub.snapshot();
+        let config = match load(&self.file, Some(&current.config), options.allow_removals) {
             Ok(config) => config,
             Err(problems) => {
                 return Outcome::Rejected {
@@ -221,7 +231,7 @@ impl Worker {
                 };
             }
         };
-        let current = self.hub.snapshot();
+        tell_warnings(&config);
         let diff = hub_config::diff(&current.config, &config);
         if !diff.needs_upgrade.is_empty() {
             return Outcome::NeedsUpgrade {
@@ -237,7 +247,7 @@ impl Worker {
                 };
             }
         };
-        if dry_run {
+        if options.dry_run {
             return Outcome::WouldApply { diff };
         }
         for (listener, prepared) in certificates {
@@ -292,13 +302,30 @@ impl Worker {
     }
 }
 
-/// Reads and checks a configuration file with the process's own environment.
+/// Reads and checks a configuration file with the process's own environment, to start with or to follow
+/// `running`.
 ///
 /// # Errors
 /// Every mistake in it.
-pub fn load(file: &Path) -> Result<runtime::Config, Problems> {
+pub fn load(
+    file: &Path,
+    running: Option<&runtime::Config>,
+    allow_removals: bool,
+) -> Result<runtime::Config, Problems> {
     let catalog = Catalog::new(file.parent().unwrap_or(Path::new("")));
-    hub_config::load(file, &catalog, &|name| std::env::var(name).ok())
+    let env = |name: &str| std::env::var(name).ok();
+    let mut loader = Loader::new(&catalog, &env).allow_removals(allow_removals);
+    if let Some(running) = running {
+        loader = loader.after(running);
+    }
+    loader.load(file)
+}
+
+/// Puts into the log what the load found worth telling.
+pub(crate) fn tell_warnings(config: &runtime::Config) {
+    for warning in &config.warnings {
+        tracing::warn!(file = %warning.file.display(), line = warning.line, at = warning.at, "{}", warning.message);
+    }
 }
 
 fn report(hub: &Hub, trigger: Trigger, dry_run: bool, outcome: &Outcome) {
