@@ -19,7 +19,7 @@ use cache::{Cache, Verified};
 use http::header::WWW_AUTHENTICATE;
 use hub_config::PluginProblem;
 use hub_core::{
-    Edit, HeaderValue, Identity, IdentityMethod, LocationId, Reason, Refusal, RequestView,
+    Edit, HeaderValue, Identity, IdentityMethod, LocationId, Reason, Refusal, RequestView, query,
 };
 use keys::{Checked, KeySet};
 use serde_json::{Map, Value};
@@ -84,10 +84,10 @@ impl Jwt {
             }
         }
         if let (Some(name), Some(query)) = (&self.query_parameter, request.query) {
-            for pair in query.split('&') {
-                if let Some(token) = named(pair.as_bytes(), name) {
-                    take(token)?;
-                }
+            // The upstream may read a parameter that is only spelt like it.
+            let token = query::parameter(query, name).map_err(|_| Fault::Contradiction)?;
+            if let Some(token) = token {
+                take(token.as_bytes())?;
             }
         }
         Ok(found)
@@ -253,7 +253,7 @@ impl Plugin for Jwt {
         };
         source.wait_for_keys(deadline).map_err(|why| PluginProblem {
             at: "jwks.url".into(),
-            message: format!("{why}; without its keys every token of theirs is refused"),
+            message: format!("{why}; until it is, tokens that need its keys are refused"),
         })
     }
 

@@ -623,6 +623,9 @@ fn cookie_and_query_count_only_where_configured_and_must_not_contradict() {
         in_cookie.clone().header("Authorization", "Bearer"),
         in_cookie.clone().query(&format!("access_token={other}")),
         Request::new().query(&format!("access_token={token}&access_token={other}")),
+        Request::new().query(&format!("access_token={token}&access%5Ftoken={other}")),
+        Request::new().query(&format!("access_token={token}&Access-Token={other}")),
+        in_cookie.clone().query(&format!("access_token[]={other}")),
     ] {
         assert_fault(&*plugin, &request, Fault::Contradiction);
     }
