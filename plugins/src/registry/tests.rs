@@ -89,7 +89,7 @@ fn an_instance_goes_on_until_its_settings_or_a_file_of_it_change() {
         one.mark == other.mark
     };
     let first = build(true, None);
-    assert_eq!(first.files, [path.clone()]);
+    assert_eq!(first.files, std::slice::from_ref(&path));
     assert!(is(&first, &build(true, Some(&first))));
     assert!(!is(&first, &build(false, Some(&first))));
     std::fs::write(&path, format!("{comment}{one}\n")).unwrap();
