@@ -481,3 +481,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_stands_in_the_place_of_a_secrets_name_or_path_is_not_repeated() {
+    for key in ["token_env", "token_file"] {
+        let text = format!("{BASE}[admin]\n{key} = \"s3cr3t-in-the-wrong-place\"\n");
+        let problems = format!("{:?}", problems(&text));
+        assert!(problems.contains(&format!("admin.{key}")), "{problems}");
+        assert!(!problems.contains("s3cr3t"), "{problems}");
+    }
+}
