@@ -222,6 +222,7 @@ const CASES: &[Case] = &[
     Case("look-alike", "tenant", "H:X_Location_Id: a\r\n\r\n", BadHeader),
     Case("look-alike", "tenant_in_part", "H:X-Location_Id: a\r\n\r\n", BadHeader),
     Case("look-alike", "tenant_with_dots", "H:X.Location.Id: a\r\n\r\n", BadHeader),
+    Case("look-alike", "ours", "H:X_Hub_Subject: a\r\n\r\n", BadHeader),
     Case("look-alike", "forwarded_for", "H:x_forwarded_for: 1.1.1.1\r\n\r\n", BadHeader),
     Case("look-alike", "forwarded_anything", "H:X_Forwarded_New: 1\r\n\r\n", BadHeader),
     Case("look-alike", "real_ip", "H:X_Real_IP: 1.1.1.1\r\n\r\n", BadHeader),

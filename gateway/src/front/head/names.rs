@@ -24,7 +24,12 @@ const INTERPRETED: &[&str] = &[
 ];
 
 /// Families of which the gateway, or an origin behind it, believes every member. In lower case.
-const INTERPRETED_PREFIXES: &[&str] = &["sec-websocket-", "x-forwarded-", "x-location-"];
+const INTERPRETED_PREFIXES: &[&str] = &[
+    "sec-websocket-",
+    "x-forwarded-",
+    hub_core::names::OUR_HEADERS,
+    "x-location-",
+];
 
 /// A header that the parser itself acts on or of which there may be only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +142,8 @@ mod tests {
             "X_Forwarded_Anything",
             "x-location_x",
             "sec_websocket_key",
+            "X_Hub_Subject",
+            "x-hub_anything",
             "Content_Length",
         ] {
             assert!(imitates_interpreted(name.as_bytes()), "{name}");
@@ -153,6 +160,7 @@ mod tests {
             "HOST",
             "x-forwarded-for",
             "x_location_id",
+            "x-hub-subject",
             "Forwarded",
             "if-match",
         ] {
