@@ -55,7 +55,7 @@ reasons! {
     BadMethod = 405 "bad_method" close,
     /// The Host header is missing, doubled, malformed, or differs from the absolute URI.
     BadHost = 400 "bad_host" close,
-    /// The request target is malformed, or its path holds an encoded slash, backslash or NUL, or climbs above the root.
+    /// The request target is malformed, or its path holds a `..` segment, an encoded slash, backslash or NUL, or parameters (`;x`) without which it would take another route.
     BadPath = 400 "bad_path" close,
     /// Content-Length and Transfer-Encoding together, a doubled or malformed one of either, or Transfer-Encoding on HTTP/1.0.
     BadFraming = 400 "bad_framing" close,

@@ -27,7 +27,7 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What the stages said of one request.
 enum Decision {
     Forward(Box<Exchange>),
-    Refuse(Vec<u8>),
+    Refuse { answer: Vec<u8>, close: bool },
 }
 
 /// Serves one connection until it ends.
@@ -59,12 +59,12 @@ pub(super) async fn serve(
             && requests < listener.requests_per_connection_max
             && !front.hub.asks_clients_to_leave();
         match decide(front, connection, &downstream, &head, began, keep_alive) {
-            Decision::Refuse(bytes) => {
+            Decision::Refuse { answer, close } => {
                 downstream.discard(head.len);
-                if !keep_alive || !matches!(head.framing, Framing::None) {
-                    return end(downstream, &bytes, listener.write_timeout).await;
+                if close {
+                    return end(downstream, &answer, listener.write_timeout).await;
                 }
-                match timeout(listener.write_timeout, downstream.send(&bytes)).await {
+                match timeout(listener.write_timeout, downstream.send(&answer)).await {
                     Ok(Ok(())) => downstream.end_request(),
                     Ok(Err(_)) | Err(_) => return,
                 }
@@ -176,8 +176,12 @@ fn decide(
     match stages::admit(&mut exchange, &view, length) {
         Ok(()) => Decision::Forward(exchange),
         Err(refusal) => {
-            let close = !keep_alive || !matches!(head.framing, Framing::None);
-            Decision::Refuse(refuse(&mut exchange, &view, refusal, close))
+            let close =
+                !keep_alive || !matches!(head.framing, Framing::None) || refusal.reason.closes();
+            Decision::Refuse {
+                answer: refuse(&mut exchange, &view, refusal, close),
+                close,
+            }
         }
     }
 }
@@ -376,7 +380,8 @@ async fn forward(
     // Else the 100 that lets the body come would count as an early answer and end the connection. That
     // the message was read to its end is checked below.
     session.set_close_on_response_before_downstream_finish(!head.expect_continue);
-    session.set_read_timeout(Some(listener.body_timeout));
+    // A tunnel is no body: how long it may be idle is the cluster's idle timeout.
+    session.set_read_timeout((!websocket).then_some(listener.body_timeout));
     session.set_write_timeout(Some(listener.write_timeout));
     let reused = front.proxy.process_new_http(session, shutdown).await?;
     let (stream, _settings) = reused.consume();

@@ -355,6 +355,12 @@ async fn http2_requests_are_held_to_the_same_rules() {
             400,
             "bad_header",
         ),
+        (
+            "/",
+            vec![("x-location-id", "loc_A"), ("x_hub_subject", "admin")],
+            400,
+            "bad_header",
+        ),
         ("/a%2fb", vec![("x-location-id", "loc_A")], 400, "bad_path"),
     ] {
         let text = format!("{path} {headers:?}");
