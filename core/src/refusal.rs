@@ -79,8 +79,6 @@ reasons! {
     NoRoute = 404 "no_route" keep,
     /// Routes match the path, but none with this method.
     MethodNotAllowed = 405 "method_not_allowed" keep,
-    /// The gateway is draining and takes no new work.
-    Draining = 503 "draining" close,
 
     // limits
     /// This address sends faster than allowed.
@@ -116,11 +114,11 @@ reasons! {
 
     // pick and forward
     /// No endpoint of the cluster is usable.
-    NoEndpoint = 503 "no_endpoint" keep,
+    NoEndpoint = 503 "no_endpoint" close,
     /// The upstream could not be reached.
-    ConnectFailed = 502 "connect_failed" keep,
+    ConnectFailed = 502 "connect_failed" close,
     /// The upstream did not accept the connection in time.
-    ConnectTimeout = 504 "connect_timeout" keep,
+    ConnectTimeout = 504 "connect_timeout" close,
     /// The upstream did not answer in time.
     UpstreamTimeout = 504 "upstream_timeout" close,
     /// The upstream broke the connection or answered with something that is not HTTP.

@@ -6,12 +6,15 @@
 //! requests never skip the strict parser.
 
 use super::body::MessageBody;
+use super::stall::Stall;
 use super::wrap::delegate_io;
 use bytes::{Buf, BytesMut};
 use hub_core::Reason;
+use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use std::cell::RefCell;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -27,6 +30,9 @@ const GATHER_BYTES: usize = 16 * 1024;
 /// How many bytes of requests to come an idle peek may hold, in bytes. Past it the client waits in
 /// the kernel's buffers.
 const STASH_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a client may take nothing, until the listener's setting is known.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// Reads land here first, so that a connection which waits for its next request owns no buffer.
@@ -66,13 +72,17 @@ pub(crate) struct Progress {
     deadline_reason: AtomicU8,
     /// Body payload bytes read of this request.
     pub(crate) bytes_in: AtomicU64,
-    /// Bytes written of this answer, head included.
-    pub(crate) bytes_out: AtomicU64,
+    /// The socket of a connection that ended before its request was read, for [`Downstream::linger`].
+    unread: Mutex<Option<Stream>>,
 }
+
+/// The socket, until it is taken from a [`Downstream`] that ends.
+#[derive(Debug)]
+struct Socket(Option<Stream>);
 
 /// A client's connection as pingora sees it. Implements pingora's `IO`.
 pub(crate) struct Downstream {
-    inner: Stream,
+    inner: Socket,
     /// Read from the socket and not yet consumed.
     stash: BytesMut,
     /// Accepted from pingora and not yet written.
@@ -81,7 +91,10 @@ pub(crate) struct Downstream {
     progress: Arc<Progress>,
     epoch: Instant,
     deadline: Deadline,
+    stall: Stall,
     peer_closed: bool,
+    /// The client closed its sending side behind requests that are still to be answered.
+    half_closed: bool,
 }
 
 /// The error with which the stream stops a request: it names the row of the refusal table.
@@ -109,7 +122,6 @@ impl Progress {
         self.fault.store(0, Ordering::Release);
         self.disarm();
         self.bytes_in.store(0, Ordering::Relaxed);
-        self.bytes_out.store(0, Ordering::Relaxed);
     }
 
     /// Makes the stream fail with `reason` at `deadline`, unless moved or disarmed before.
@@ -173,19 +185,43 @@ fn reason_code(reason: Reason) -> u8 {
     u8::try_from(index + 1).expect("the table has far fewer than 255 rows")
 }
 
+// === impl Socket ===
+
+impl Socket {
+    fn take(&mut self) -> Stream {
+        self.0.take().expect("a socket is taken once, at the end")
+    }
+}
+
+impl Deref for Socket {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        self.0.as_ref().expect("the socket is there until the end")
+    }
+}
+
+impl DerefMut for Socket {
+    fn deref_mut(&mut self) -> &mut Stream {
+        self.0.as_mut().expect("the socket is there until the end")
+    }
+}
+
 // === impl Downstream ===
 
 impl Downstream {
     pub(crate) fn new(inner: Stream, unread: &[u8], epoch: Instant) -> Self {
         Self {
-            inner,
+            inner: Socket(Some(inner)),
             stash: BytesMut::from(unread),
             gathered: BytesMut::new(),
             gate: Gate::Head,
             progress: Arc::default(),
             epoch,
             deadline: Deadline::default(),
+            stall: Stall::new(WRITE_TIMEOUT),
             peer_closed: false,
+            half_closed: false,
         }
     }
 
@@ -221,7 +257,7 @@ impl Downstream {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+            ready!(Pin::new(&mut *self.inner).poll_read(cx, &mut buf))?;
             self.stash.extend_from_slice(buf.filled());
             Poll::Ready(Ok(buf.filled().len()))
         })
@@ -272,18 +308,25 @@ impl Downstream {
     }
 
     /// Hands the bare stream to whoever speaks another protocol from here on.
-    pub(crate) fn into_stream(self) -> (Stream, BytesMut) {
-        (self.inner, self.stash)
+    pub(crate) fn into_stream(mut self) -> (Stream, BytesMut) {
+        (self.inner.take(), std::mem::take(&mut self.stash))
+    }
+
+    /// Takes back the socket of a connection that pingora has dropped before its request was read.
+    pub(crate) fn take_unread(progress: &Arc<Progress>, epoch: Instant) -> Option<Self> {
+        let socket = progress.unread.lock().take()?;
+        Some(Self::new(socket, &[], epoch))
     }
 
     /// Ends the connection so that the client can still read the last answer: shuts the sending side
     /// down, then reads and drops what is under way for a bounded time and amount. Closing at once
     /// with unread bytes would make the kernel send RST, which can destroy the answer.
     pub(crate) async fn linger(mut self, longest: Duration, bytes_max: usize) {
-        use pingora::protocols::Shutdown;
-        self.shutdown().await;
+        use tokio::io::AsyncWriteExt;
         let mut left = bytes_max;
         let drained = async {
+            // A client that is gone needs no closing.
+            let _gone = self.shutdown().await;
             loop {
                 self.stash.clear();
                 match self.fill().await {
@@ -297,6 +340,11 @@ impl Downstream {
         };
         // Running out of time is one of the two ordinary ends.
         let _in_time = tokio::time::timeout(longest, drained).await;
+    }
+
+    /// How long the client may take nothing of what is written to it.
+    pub(crate) fn set_write_timeout(&mut self, longest: Duration) {
+        self.stall.set_longest(longest);
     }
 
     fn fail(&self, reason: Reason) -> io::Error {
@@ -325,6 +373,9 @@ impl Downstream {
 
     /// Waits for the client to go, or for its next request, which is kept for later.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.half_closed {
+            return Poll::Pending;
+        }
         if self.peer_closed {
             return Poll::Ready(Ok(()));
         }
@@ -332,11 +383,12 @@ impl Downstream {
             if ready!(self.poll_fill(cx))? == 0 {
                 self.peer_closed = true;
                 // A client that has sent its next request and closed its sending side still wants
-                // both answers.
-                return if self.stash.is_empty() {
-                    Poll::Ready(Ok(()))
-                } else {
+                // both answers. Whether it is there to read them, writing will tell.
+                self.half_closed = !self.stash.is_empty();
+                return if self.half_closed {
                     Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
                 };
             }
         }
@@ -376,7 +428,7 @@ impl AsyncRead for Downstream {
             Gate::Head | Gate::Done => this.poll_idle(cx),
             Gate::Tunnel => {
                 if this.stash.is_empty() {
-                    return Pin::new(&mut this.inner).poll_read(cx, buf);
+                    return Pin::new(&mut *this.inner).poll_read(cx, buf);
                 }
                 let count = buf.remaining().min(this.stash.len());
                 buf.put_slice(&this.stash[..count]);
@@ -406,34 +458,58 @@ impl AsyncWrite for Downstream {
             ready!(this.poll_gathered(cx))?;
         }
         if buf.len() > GATHER_BYTES {
-            let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
-            this.progress
-                .bytes_out
-                .fetch_add(written as u64, Ordering::Relaxed);
+            let written = Pin::new(&mut *this.inner).poll_write(cx, buf);
+            let written = ready!(this.watch(written, cx))?;
             return Poll::Ready(Ok(written));
         }
         this.gathered.extend_from_slice(buf);
-        this.progress
-            .bytes_out
-            .fetch_add(buf.len() as u64, Ordering::Relaxed);
         Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_gathered(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut *self.inner).poll_flush(cx);
+        self.watch(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_gathered(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let shut = Pin::new(&mut *self.inner).poll_shutdown(cx);
+        self.watch(shut, cx)
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        // pingora drops the stream when it has answered before the request was read. Who lent it the
+        // stream then lingers on the socket.
+        if matches!(&self.gate, Gate::Body(body) if !body.is_done()) && !self.peer_closed {
+            *self.progress.unread.lock() = Some(self.inner.take());
+        }
     }
 }
 
 impl Downstream {
+    /// Passes on how writing to the socket went; fails where the client has taken nothing for too
+    /// long, or the request's own deadline has passed, for which nobody else looks meanwhile.
+    fn watch<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        let written = self.stall.watch(written, cx);
+        if written.is_pending()
+            && let Poll::Ready(reason) = self.deadline.poll(&self.progress, self.epoch, cx)
+        {
+            return Poll::Ready(Err(self.fail(reason)));
+        }
+        written
+    }
+
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.gathered))?;
+            let written = Pin::new(&mut *self.inner).poll_write(cx, &self.gathered);
+            let written = ready!(self.watch(written, cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

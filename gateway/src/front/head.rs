@@ -25,10 +25,12 @@ mod fields;
 pub(crate) mod names;
 mod request_line;
 
+pub(crate) use fields::check as check_fields;
 pub use names::{imitates, imitates_interpreted as is_look_alike};
-pub(crate) use request_line::is_never_forwarded;
+pub(crate) use request_line::{check_method, check_query, is_never_forwarded};
 
-use bytes::{first_control, is_token, refuse};
+use self::bytes::{first_control, is_token, refuse};
+use ::bytes::BytesMut;
 use fields::Seen;
 use hub_core::{HeaderField, Method, Reason, Refusal, Version};
 use smallvec::SmallVec;
@@ -95,6 +97,8 @@ pub struct Head {
     pub expect_continue: bool,
     /// Whether another protocol is asked for.
     pub upgrade: Upgrade,
+    /// The target was a URI with scheme and authority.
+    absolute: bool,
     raw_path: RawPath,
     path_normal: Option<Box<str>>,
     query: Option<Span>,
@@ -289,6 +293,7 @@ impl Head {
             keep_alive: true,
             expect_continue: false,
             upgrade: Upgrade::None,
+            absolute: false,
             raw_path: RawPath::Root,
             path_normal: None,
             query: None,
@@ -315,20 +320,45 @@ impl Head {
         }
     }
 
-    /// True where [`path`](Self::path) and [`path_raw`](Self::path_raw) differ.
-    pub fn path_was_normalised(&self) -> bool {
-        self.path_normal.is_some()
-    }
-
     /// What stands after the first `?` of the target, which may be nothing.
     pub fn query<'a>(&self, buffer: &'a [u8]) -> Option<&'a str> {
         self.query.map(|span| span.text(buffer))
     }
 
-    /// Host in lower case, without port and trailing dot; an IPv6 address in brackets. Empty only on
-    /// HTTP/1.0.
+    /// Host in lower case, without port and trailing dot; an IPv6 address in brackets. Never empty.
     pub fn host<'a>(&'a self, buffer: &'a [u8]) -> &'a str {
         self.host.text(buffer)
+    }
+
+    /// The head as an origin is to get it: `head` itself, or where its target was an absolute URI, one
+    /// with a plain target and the checked authority as Host. Other parsers compare the two by rules of
+    /// their own.
+    pub(crate) fn in_origin_form(&self, head: BytesMut) -> BytesMut {
+        if !self.absolute {
+            return head;
+        }
+        let mut text = BytesMut::with_capacity(head.len() + 64);
+        let put = |text: &mut BytesMut, parts: &[&[u8]]| {
+            parts.iter().for_each(|part| text.extend_from_slice(part));
+        };
+        let path = self.path_raw(&head).as_bytes();
+        put(&mut text, &[self.method.as_str().as_bytes(), b" ", path]);
+        if let Some(query) = self.query(&head) {
+            put(&mut text, &[b"?", query.as_bytes()]);
+        }
+        let version = self.version.as_str().as_bytes();
+        put(&mut text, &[b" ", version, b"\r\nHost: "]);
+        put(&mut text, &[self.host(&head).as_bytes()]);
+        if let Some(port) = self.port {
+            put(&mut text, &[b":", port.to_string().as_bytes()]);
+        }
+        for field in self.fields(&head) {
+            if !field.name.eq_ignore_ascii_case(b"host") {
+                put(&mut text, &[b"\r\n", field.name, b": ", field.value]);
+            }
+        }
+        put(&mut text, &[b"\r\n\r\n"]);
+        text
     }
 
     /// Number of header fields.

@@ -46,6 +46,7 @@ pub(super) async fn serve(
             return;
         }
         let began = Instant::now();
+        downstream.set_write_timeout(listener.write_timeout);
         let head = match read_head(&mut downstream, &listener).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
@@ -70,9 +71,13 @@ pub(super) async fn serve(
                 }
             }
             Decision::Forward(mut exchange) => {
-                if let Err(reason) = prove_first_chunk(&mut downstream, &head, &listener).await {
-                    let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
-                    return end(downstream, &bytes, listener.write_timeout).await;
+                match prove_first_chunk(&mut downstream, &head, &listener).await {
+                    Ok(true) => {}
+                    Ok(false) => return abandon(&mut exchange, &downstream, &head),
+                    Err(reason) => {
+                        let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
+                        return end(downstream, &bytes, listener.write_timeout).await;
+                    }
                 }
                 let idle = keep_alive.then_some(listener.idle_timeout);
                 match forward(
@@ -245,6 +250,21 @@ fn refuse_body(
     refuse(exchange, &view, Refusal::new(reason), true)
 }
 
+/// Records an admitted request whose client left before its body began.
+fn abandon(exchange: &mut Exchange, downstream: &Downstream, head: &Head) {
+    let bytes = &downstream.stash()[..head.len];
+    let user_agent = head
+        .fields(bytes)
+        .find(|field| field.name.eq_ignore_ascii_case(b"user-agent"));
+    let fields = record::Fields {
+        method: head.method.as_str(),
+        host: head.host(bytes).as_bytes(),
+        path: head.path_raw(bytes).as_bytes(),
+        user_agent: user_agent.map(|field| field.value),
+    };
+    record::finish(exchange, &fields, true);
+}
+
 /// Answers and records bytes that never became a request.
 fn refuse_unread(
     front: &Arc<Front>,
@@ -315,21 +335,22 @@ async fn end(mut downstream: Box<Downstream>, bytes: &[u8], longest: Duration) {
 /// Holds a chunked request back until its first chunk-size line is proven good: most smuggling
 /// attempts fail here, and then no byte of them has reached an origin. A client that waits for 100
 /// Continue cannot be held back; its upstream connection is discarded if the body turns out bad.
+/// `Ok(false)`: the client left.
 async fn prove_first_chunk(
     downstream: &mut Downstream,
     head: &Head,
     listener: &Listener,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
     if !matches!(head.framing, Framing::Chunked) || head.expect_continue {
-        return Ok(());
+        return Ok(true);
     }
     let read = async {
         loop {
             if body::first_chunk_line_complete(&downstream.stash()[head.len..])? {
-                return Ok(());
+                return Ok(true);
             }
             match downstream.fill().await {
-                Ok(0) | Err(_) => return Err(Reason::BadChunk),
+                Ok(0) | Err(_) => return Ok(false),
                 Ok(_) => {}
             }
         }
@@ -354,7 +375,7 @@ async fn forward(
     let route = exchange.route.expect("an admitted request has a route");
     let route = &exchange.snapshot.config.routes[route];
     let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
-    let prefix = downstream.take(head.len);
+    let prefix = head.in_origin_form(downstream.take(head.len));
     match head.framing {
         _ if websocket => downstream.begin_tunnel(),
         Framing::None => downstream.begin_empty(),
@@ -364,9 +385,10 @@ async fn forward(
             downstream.begin_body(body);
         }
     }
+    let progress = Arc::clone(downstream.progress());
     let admitted = Admitted {
         connection: Arc::clone(connection),
-        progress: Arc::clone(downstream.progress()),
+        progress: Arc::clone(&progress),
         websocket,
         keep_alive: keep_alive.is_some(),
         exchange,
@@ -382,12 +404,18 @@ async fn forward(
     session.set_close_on_response_before_downstream_finish(!head.expect_continue);
     // A tunnel is no body: how long it may be idle is the cluster's idle timeout.
     session.set_read_timeout((!websocket).then_some(listener.body_timeout));
-    session.set_write_timeout(Some(listener.write_timeout));
-    let reused = front.proxy.process_new_http(session, shutdown).await?;
+    // How long the client may take to read its answer is the stream's own matter.
+    let Some(reused) = front.proxy.process_new_http(session, shutdown).await else {
+        if let Some(unread) = Downstream::take_unread(&progress, connection.epoch) {
+            unread.linger(LINGER, LINGER_BYTES_MAX).await;
+        }
+        return None;
+    };
     let (stream, _settings) = reused.consume();
     let stream: Box<dyn Any> = stream.into_any();
     let mut downstream = stream.downcast::<Downstream>().ok()?;
     if !downstream.message_complete() {
+        downstream.linger(LINGER, LINGER_BYTES_MAX).await;
         return None;
     }
     downstream.end_request();

@@ -52,7 +52,6 @@ fn a_head_tells_what_the_request_is() {
     assert_eq!(head.version, Version::Http11);
     assert_eq!(head.path(buffer), "/a/BA");
     assert_eq!(head.path_raw(buffer), "/a/%2e/B%41");
-    assert!(head.path_was_normalised());
     assert_eq!(head.query(buffer), Some("q=%20?&[x]"));
     assert_eq!(head.host(buffer), "acme.example");
     assert_eq!(head.port, Some(8443));
@@ -70,7 +69,7 @@ fn an_ordinary_head_borrows_everything() {
     let text = "GET /a?b HTTP/1.1\r\nHost: acme.example\r\nA: b\r\n\r\n";
     let head = head(text);
     assert!(matches!(head.host, Text::InBuffer(_)));
-    assert!(!head.path_was_normalised() && !head.fields.spilled());
+    assert!(head.path_normal.is_none() && !head.fields.spilled());
     assert_eq!(head.path(text.as_bytes()), "/a");
 }
 
@@ -157,15 +156,37 @@ fn options_may_ask_about_the_server_as_a_whole() {
 }
 
 #[test]
-fn version_1_0_needs_no_host_and_closes_unless_asked() {
-    let plain = head("GET / HTTP/1.0\r\n\r\n");
+fn an_absolute_target_goes_up_as_a_plain_one_with_the_checked_host() {
+    let origin_form = |text: &str| {
+        let form = head(text).in_origin_form(text.as_bytes().into());
+        String::from_utf8(form.to_vec()).expect("ASCII")
+    };
     assert_eq!(
-        (plain.host(b""), plain.keep_alive, plain.version),
-        ("", false, Version::Http10)
+        origin_form(
+            "GET http://A.example:80/x?y HTTP/1.1\r\nX-A: 1\r\nhost: a.example\r\nB:\r\n\r\n"
+        ),
+        "GET /x?y HTTP/1.1\r\nHost: a.example\r\nX-A: 1\r\nB: \r\n\r\n"
     );
-    assert!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
-    assert!(!head("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n").keep_alive);
-    let expecting = head("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(
+        origin_form("GET http://b:81 HTTP/1.0\r\n\r\n"),
+        "GET / HTTP/1.0\r\nHost: b:81\r\n\r\n"
+    );
+    assert_eq!(
+        origin_form("OPTIONS http://a HTTP/1.1\r\nHost: a.\r\n\r\n"),
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"
+    );
+    let plain = "GET /x HTTP/1.1\r\nHost:  A.\r\n\r\n";
+    assert_eq!(origin_form(plain), plain);
+}
+
+#[test]
+fn version_1_0_closes_unless_asked() {
+    let head_1_0 = |more: &str| head(&format!("GET / HTTP/1.0\r\nHost: a\r\n{more}\r\n"));
+    let plain = head_1_0("");
+    assert_eq!((plain.keep_alive, plain.version), (false, Version::Http10));
+    assert!(head_1_0("Connection: Keep-Alive\r\n").keep_alive);
+    assert!(!head_1_0("Connection: keep-alive, close\r\n").keep_alive);
+    let expecting = head_1_0("Content-Length: 1\r\nExpect: 100-continue\r\n");
     assert!(!expecting.expect_continue);
     let text = "GET http://B:81/ HTTP/1.0\r\n\r\n";
     let absolute = head(text);

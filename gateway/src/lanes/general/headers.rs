@@ -77,19 +77,3 @@ pub(super) fn edit_response(
     *response = ResponseHeader::from(parts);
     response.set_reason_phrase(phrase.as_deref())
 }
-
-/// Turns `GET http://host/path` into `GET /path`: upstreams are origins, not proxies, and the front
-/// has made sure that Host names the same authority. pingora keeps scheme and authority out of the
-/// URI, and an absolute target in its raw form only.
-pub(super) fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
-    let raw = request.raw_path();
-    if request.version == http::Version::HTTP_2 || matches!(raw, [b'/', ..] | b"*") {
-        return Ok(());
-    }
-    let target = request
-        .uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str)
-        .to_owned();
-    request.set_raw_path(target.as_bytes())
-}
