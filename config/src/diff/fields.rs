@@ -118,6 +118,7 @@ pub(super) fn listeners(config: &Config) -> BTreeMap<&str, Fields> {
             proxy_protocol,
             proxy_protocol_from,
             trusted_hops,
+            trusted_from,
             connections_max,
             connections_per_address_max,
             head_timeout,
@@ -135,6 +136,7 @@ pub(super) fn listeners(config: &Config) -> BTreeMap<&str, Fields> {
             ("proxy_protocol", show(proxy_protocol)),
             ("proxy_protocol_from", show(proxy_protocol_from)),
             ("trusted_hops", show(trusted_hops)),
+            ("trusted_from", show(trusted_from)),
             ("connections_max", show(connections_max)),
             (
                 "connections_per_address_max",

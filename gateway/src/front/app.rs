@@ -65,7 +65,12 @@ impl Connection {
         headers: Headers<'_>,
         at: Instant,
     ) -> Arrival {
-        let hops = self.settings(snapshot).trusted_hops;
+        let settings = self.settings(snapshot);
+        let mut hops = settings.trusted_hops;
+        // A stranger who reaches us past the proxies speaks for nobody but himself.
+        if hops > 0 && !is_from(&settings.trusted_from, self.source.ip()) {
+            hops = 0;
+        }
         let mut arrival = Arrival {
             listener: self.listener,
             scheme: self.scheme,
