@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
+const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
 async fn start(config: &str) -> Hub {
     Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
         .config(config)
@@ -223,9 +226,11 @@ async fn an_upstream_that_does_not_answer_in_time_is_504() {
         ),
     ] {
         let origin = Origin::builder().respond(Behaviour::Hang).start().await;
-        let hub = start(&with_cluster(&blue(&[&origin.endpoint()]), settings)).await;
+        let config = with_cluster(&blue(&[&origin.endpoint()]), settings) + "websocket = true\n";
+        let hub = start(&config).await;
         for request in [
             "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            HANDSHAKE,
             "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi",
         ] {
             let answer = ask(&hub, request).await;
@@ -234,10 +239,10 @@ async fn an_upstream_that_does_not_answer_in_time_is_504() {
         origin.wait_for_open_connections(0).await;
         assert_eq!(
             origin.request_count(),
-            2,
+            3,
             "a slow request is not sent again"
         );
-        let log = hub.wait_for_access_log(2).await;
+        let log = hub.wait_for_access_log(3).await;
         assert!(log.iter().all(|line| line["reason"] == reason), "{log:#?}");
     }
 }
@@ -299,11 +304,7 @@ async fn a_tunnel_ends_at_the_idle_timeout_and_that_is_no_refusal() {
     );
     let hub = start(&(config + "websocket = true\n")).await;
     let mut wire = Wire::connect(hub.addr("public")).await;
-    wire.send(
-        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    )
-    .await;
+    wire.send(HANDSHAKE).await;
     assert_eq!(wire.read_head().await.status, 101);
     wire.read_to_close().await;
     let line = hub.wait_for_access_log(1).await.remove(0);

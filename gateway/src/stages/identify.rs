@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::snapshot::RouteState;
-use hub_core::{HeaderValue, Reason, Refusal, RequestView};
+use hub_core::{Refusal, RequestView};
 use hub_plugins::{PluginContext, Verdict};
 use std::sync::Arc;
 
@@ -25,11 +25,6 @@ pub(super) fn identify(
         match plugin.on_request(view, &mut context) {
             Verdict::Continue => {}
             Verdict::Identified(identity) => {
-                // Else the origin would take the request for an anonymous one.
-                if HeaderValue::from_str(&identity.subject).is_err() {
-                    return Err(Refusal::new(Reason::Unauthenticated)
-                        .with_detail("the credential's subject cannot stand in a header"));
-                }
                 exchange.identity = Some(identity);
                 // What other kinds of credential would have asked for does not belong in a good
                 // answer.

@@ -77,13 +77,15 @@ pub fn imitates(name: &[u8], trusted: &str) -> bool {
 
 /// True where `name` imitates one of the headers that the gateway gives a meaning.
 pub fn imitates_interpreted(name: &[u8]) -> bool {
-    INTERPRETED.iter().any(|trusted| imitates(name, trusted))
-        || super::super::forwarded::REMOVED
-            .iter()
-            .any(|trusted| imitates(name, trusted))
-        || INTERPRETED_PREFIXES
-            .iter()
-            .any(|prefix| starts_alike(name, prefix) && has_odd_separator(name))
+    // Which nearly no name does: only an odd separator can be taken for a hyphen.
+    has_odd_separator(name)
+        && (INTERPRETED.iter().any(|trusted| imitates(name, trusted))
+            || super::super::forwarded::REMOVED
+                .iter()
+                .any(|trusted| imitates(name, trusted))
+            || INTERPRETED_PREFIXES
+                .iter()
+                .any(|prefix| starts_alike(name, prefix)))
 }
 
 /// True where a trailer of that name could change how the message is framed, routed, believed or
