@@ -139,6 +139,8 @@ pub struct Listener {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies in front that append to `X-Forwarded-For`.
     pub trusted_hops: usize,
+    /// Who speaks for them.
+    pub trusted_from: Vec<IpNet>,
     /// Most connections.
     pub connections_max: usize,
     /// Most connections from one address.

@@ -26,7 +26,7 @@ use pingora::services::listening::Service;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Idle upstream connections that a process keeps. pingora's default of 128 closes and opens
@@ -279,6 +279,9 @@ fn announce(hub: &Hub, admin: &str, ready_file: Option<&Path>) -> anyhow::Result
         .with_context(|| format!("cannot write the ready file {}", path.display()))
 }
 
+/// How long HTTP/2 connections may take to write what is left and to part, after the last request.
+const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
+
 /// Turns readiness off, waits for load balancers to notice, then for the last request.
 async fn drain(hub: &Hub) {
     let (notice, longest) = {
@@ -297,10 +300,19 @@ async fn drain(hub: &Hub) {
         in_flight = hub.lifecycle().in_flight(),
         "draining: no new connections"
     );
+    let ends = Instant::now() + longest;
     let left = hub.lifecycle().wait_idle(longest).await;
     if left > 0 {
         tracing::warn!(left, "the drain's time is over; these requests are cut");
     }
-    // The last answers are in the kernel's hands; give their tasks a moment to close in good order.
+    // The last answers of HTTP/1 are in the kernel's hands; those of HTTP/2 may still be in buffers of
+    // this process, and their connections end once all is written. A client that answers no more
+    // must not hold every drain up to its end.
+    let ends = ends.min(Instant::now() + HTTP2_FLUSH_MAX);
+    let unwritten = || hub.listeners.iter().any(|one| one.http2_connections() > 0);
+    while unwritten() && Instant::now() < ends {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A moment for tasks to close in good order.
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

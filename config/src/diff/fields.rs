@@ -171,6 +171,7 @@ fn listener(listener: &Listener) -> Fields {
         proxy_protocol,
         proxy_protocol_from,
         trusted_hops,
+        trusted_from,
         connections_max,
         connections_per_address_max,
         head_timeout,
@@ -188,6 +189,7 @@ fn listener(listener: &Listener) -> Fields {
         ("proxy_protocol", show(proxy_protocol)),
         ("proxy_protocol_from", show(proxy_protocol_from)),
         ("trusted_hops", show(trusted_hops)),
+        ("trusted_from", show(trusted_from)),
         ("connections_max", show(connections_max)),
         (
             "connections_per_address_max",

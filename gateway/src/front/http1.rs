@@ -28,7 +28,7 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What the stages said of one request.
 enum Decision {
     Forward(Box<Exchange>),
-    Refuse(Vec<u8>),
+    Refuse { answer: Vec<u8>, close: bool },
 }
 
 /// Serves one connection until it ends.
@@ -50,6 +50,7 @@ pub(super) async fn serve(
             return;
         }
         let began = Instant::now();
+        downstream.set_write_timeout(listener.write_timeout);
         let head = match read_head(&mut downstream, &listener).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
@@ -63,20 +64,24 @@ pub(super) async fn serve(
             && requests < listener.requests_per_connection_max
             && !front.hub.asks_clients_to_leave();
         match decide(front, connection, &downstream, &head, began, keep_alive) {
-            Decision::Refuse(bytes) => {
+            Decision::Refuse { answer, close } => {
                 downstream.discard(head.len);
-                if !keep_alive || !matches!(head.framing, Framing::None) {
-                    return end(downstream, &bytes).await;
+                if close {
+                    return end(downstream, &answer).await;
                 }
-                if downstream.send(&bytes).await.is_err() {
+                if downstream.send(&answer).await.is_err() {
                     return;
                 }
                 downstream.end_request();
             }
             Decision::Forward(mut exchange) => {
-                if let Err(reason) = prove_first_chunk(&mut downstream, &head, &listener).await {
-                    let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
-                    return end(downstream, &bytes).await;
+                match prove_first_chunk(&mut downstream, &head, &listener).await {
+                    Ok(true) => {}
+                    Ok(false) => return abandon(&mut exchange, &downstream, &head),
+                    Err(reason) => {
+                        let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
+                        return end(downstream, &bytes).await;
+                    }
                 }
                 let returned = forward(
                     front, connection, downstream, &home, &head, exchange, &listener, keep_alive,
@@ -187,8 +192,12 @@ fn decide(
     match stages::admit(&mut exchange, &view, length) {
         Ok(()) => Decision::Forward(exchange),
         Err(refusal) => {
-            let close = !keep_alive || !matches!(head.framing, Framing::None);
-            Decision::Refuse(refuse(&mut exchange, &view, refusal, close))
+            let close =
+                !keep_alive || !matches!(head.framing, Framing::None) || refusal.reason.closes();
+            Decision::Refuse {
+                answer: refuse(&mut exchange, &view, refusal, close),
+                close,
+            }
         }
     }
 }
@@ -250,6 +259,21 @@ fn refuse_body(
         request_id: &request_id,
     };
     refuse(exchange, &view, Refusal::new(reason), true)
+}
+
+/// Records an admitted request whose client left before its body began.
+fn abandon(exchange: &mut Exchange, downstream: &Downstream, head: &Head) {
+    let bytes = &downstream.stash()[..head.len];
+    let user_agent = head
+        .fields(bytes)
+        .find(|field| field.name.eq_ignore_ascii_case(b"user-agent"));
+    let fields = record::Fields {
+        method: head.method.as_str(),
+        host: head.host(bytes).as_bytes(),
+        path: head.path_raw(bytes).as_bytes(),
+        user_agent: user_agent.map(|field| field.value),
+    };
+    record::finish(exchange, &fields, true);
 }
 
 /// Answers and records bytes that never became a request.
@@ -322,21 +346,22 @@ async fn end(mut downstream: Box<Downstream>, bytes: &[u8]) {
 /// Holds a chunked request back until its first chunk-size line is proven good: most smuggling
 /// attempts fail here, and then no byte of them has reached an origin. A client that waits for 100
 /// Continue cannot be held back; its upstream connection is discarded if the body turns out bad.
+/// `Ok(false)`: the client left.
 async fn prove_first_chunk(
     downstream: &mut Downstream,
     head: &Head,
     listener: &Listener,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
     if !matches!(head.framing, Framing::Chunked) || head.expect_continue {
-        return Ok(());
+        return Ok(true);
     }
     let read = async {
         loop {
             if body::first_chunk_line_complete(&downstream.stash()[head.len..])? {
-                return Ok(());
+                return Ok(true);
             }
             match downstream.fill().await {
-                Ok(0) | Err(_) => return Err(Reason::BadChunk),
+                Ok(0) | Err(_) => return Ok(false),
                 Ok(_) => {}
             }
         }

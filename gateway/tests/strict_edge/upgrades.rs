@@ -135,3 +135,21 @@ async fn a_tunnel_carries_bytes_both_ways_and_ends_with_the_client() {
     edge.origin.wait_for_open_connections(0).await;
     assert_eq!(edge.hub.wait_for_access_log(1).await[0]["status"], 101);
 }
+
+/// What a client says is no body while it may be a tunnel: the body's timeout has no say.
+#[tokio::test]
+async fn a_tunnel_may_be_silent_for_longer_than_a_body() {
+    let origin = Origin::builder()
+        .on("/ws", Behaviour::WebSocket)
+        .start()
+        .await;
+    let edge = Edge::before(origin, "body_timeout_ms = 100", "websocket = true\n").await;
+    let mut client = edge.client().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.read_head().await.status, 101);
+    // Only time itself can pass here.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    client.send("still here").await;
+    assert_eq!(client.read_exact(10).await, b"still here");
+    edge.assert_nothing_refused().await;
+}

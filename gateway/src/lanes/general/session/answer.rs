@@ -149,7 +149,10 @@ impl Framer {
 
 /// Whether the last transfer coding is `chunked`.
 fn is_chunked(headers: &HeaderMap) -> bool {
-    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    let last = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .next_back();
     last.and_then(|value| value.as_bytes().rsplit(|byte| *byte == b',').next())
         .is_some_and(|token| token.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
@@ -182,7 +185,8 @@ pub(super) fn put_head(
     let mut dated = response.status.is_informational();
     for (name, value) in &response.headers {
         dated |= name == header::DATE;
-        let hop_by_hop = name == header::CONNECTION || name == KEEP_ALIVE || name == PROXY_CONNECTION;
+        let hop_by_hop =
+            name == header::CONNECTION || name == KEEP_ALIVE || name == PROXY_CONNECTION;
         if !tunnel && (hop_by_hop || nominated.is_some_and(|_| is_nominated(response, name))) {
             continue;
         }

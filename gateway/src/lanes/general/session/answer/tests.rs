@@ -51,7 +51,11 @@ fn bodies_are_delimited_as_their_head_says() {
         let response = response(status, headers);
         let mut framer = Framer::of(&method, &response, false);
         let out = framed(&mut framer, &["abc", "defg"]);
-        assert_eq!(String::from_utf8(out).unwrap(), expected, "{status} {headers:?}");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            expected,
+            "{status} {headers:?}"
+        );
         assert!(framer.is_complete());
     }
 }
@@ -104,7 +108,10 @@ fn an_answer_without_a_date_gets_one_and_an_interim_one_does_not() {
     let text = head(&response(200, &[]), Some("close"), false);
     assert!(text.contains("\r\ndate: "), "{text}");
     assert!(text.ends_with("\r\nconnection: close\r\n\r\n"), "{text}");
-    assert_eq!(head(&response(103, &[]), None, false), "HTTP/1.1 103 Early Hints\r\n\r\n");
+    assert_eq!(
+        head(&response(103, &[]), None, false),
+        "HTTP/1.1 103 Early Hints\r\n\r\n"
+    );
 }
 
 #[test]
