@@ -31,8 +31,14 @@ pub trait PluginCatalog {
     ) -> Result<BuiltPlugin, Vec<PluginProblem>>;
 
     /// Waits, for all instances at once and at most `longest`, until they have what they need from
-    /// elsewhere. Gives the positions of those that do not have it then, and what they lack.
-    fn settle(&self, _built: &[&BuiltPlugin], _longest: Duration) -> Vec<(usize, PluginProblem)> {
+    /// elsewhere. Gives the positions of those that do not have it then, and what they lack; not where
+    /// one of those in force, `running`, has been without the same.
+    fn settle(
+        &self,
+        _built: &[&BuiltPlugin],
+        _running: &[Arc<PluginInstance>],
+        _longest: Duration,
+    ) -> Vec<(usize, PluginProblem)> {
         Vec::new()
     }
 }

@@ -52,6 +52,9 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// Looks at one request. On the hot path: no allocation that could be done at load.
     fn on_request(&self, request: &RequestView<'_>, context: &mut PluginContext<'_>) -> Verdict;
 
+    /// Learns that it is part of the configuration in force: what it lacks now, a reload takes from nobody.
+    fn is_in_force(&self) {}
+
     /// Waits, until `deadline` at most, for what it needs from elsewhere and has never had. Called by a
     /// load of the configuration, after all its plugins are built; never by a request.
     ///

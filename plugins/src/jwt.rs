@@ -247,6 +247,12 @@ impl Plugin for Jwt {
         verdict
     }
 
+    fn is_in_force(&self) {
+        if let Some(source) = &self.source {
+            source.is_in_force();
+        }
+    }
+
     fn settle(&self, deadline: Instant) -> Result<(), PluginProblem> {
         let Some(source) = &self.source else {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use crate::settings::{self, Input, Scope, Settings};
 use crate::{Plugin, Step, api_key, headers, jwt, request_id};
-use hub_config::{BuiltPlugin, PluginCatalog, PluginProblem, Secret};
+use hub_config::{BuiltPlugin, PluginCatalog, PluginInstance, PluginProblem, Secret};
 use ring::digest::{Context, SHA256};
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -146,7 +146,15 @@ impl PluginCatalog for Catalog {
         })
     }
 
-    fn settle(&self, built: &[&BuiltPlugin], longest: Duration) -> Vec<(usize, PluginProblem)> {
+    fn settle(
+        &self,
+        built: &[&BuiltPlugin],
+        running: &[Arc<PluginInstance>],
+        longest: Duration,
+    ) -> Vec<(usize, PluginProblem)> {
+        for one in running {
+            inside(&one.built).plugin.is_in_force();
+        }
         let deadline = Instant::now() + longest;
         let settled = built.iter().map(|one| inside(one).plugin.settle(deadline));
         (0..)

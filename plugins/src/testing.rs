@@ -106,7 +106,7 @@ pub(crate) fn build(kind: &str, config: Value) -> Arc<dyn Plugin> {
     let config = config.as_object().expect("settings are a table");
     match catalog().build(kind, "test", config, None) {
         Ok(built) => {
-            catalog().settle(&[&built], Duration::from_secs(2));
+            catalog().settle(&[&built], &[], Duration::from_secs(2));
             Catalog::instance(&built)
         }
         Err(problems) => panic!("{kind}: {problems:?}"),

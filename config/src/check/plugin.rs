@@ -44,8 +44,9 @@ pub(crate) fn settle(scope: &mut Scope<'_>, plugins: &[Option<Arc<PluginInstance
         .filter_map(|(i, plugin)| Some((i, &plugin.as_ref()?.built)))
         .unzip();
     let at_reload = scope.running.is_some();
+    let running = scope.running.map_or(&[][..], |config| &config.plugins);
     let longest = if at_reload { RELOAD_WAIT } else { START_WAIT };
-    for (which, problem) in scope.catalog.settle(&built, longest) {
+    for (which, problem) in scope.catalog.settle(&built, running, longest) {
         let at = section.index(positions[which]);
         at_path(&at.key("config"), &problem.at, &mut |at| {
             if at_reload {

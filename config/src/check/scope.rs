@@ -39,7 +39,7 @@ pub(crate) struct Scope<'a> {
 /// server after the first one's silence; at a reload, where names keep the address they have, shorter.
 const LOOK_UP_AT_START: Duration = Duration::from_secs(15);
 /// See [`LOOK_UP_AT_START`].
-const LOOK_UP_AT_RELOAD: Duration = Duration::from_secs(5);
+const LOOK_UP_AT_RELOAD: Duration = Duration::from_secs(3);
 
 #[derive(Debug, PartialEq, Eq)]
 enum OwnedStep {

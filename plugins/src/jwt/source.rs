@@ -35,8 +35,8 @@ pub(super) struct Origin {
 pub(super) struct Source {
     shared: Arc<Shared>,
     thread: Thread,
-    /// A load of the configuration has waited for its first keys.
-    awaited: AtomicBool,
+    /// It belongs to the configuration in force.
+    in_force: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -114,7 +114,7 @@ impl Source {
         Ok(Self {
             shared,
             thread: handle.thread().clone(),
-            awaited: AtomicBool::new(false),
+            in_force: AtomicBool::new(false),
         })
     }
 
@@ -132,13 +132,18 @@ impl Source {
         }
     }
 
-    /// Waits until there are keys or the first fetch has failed, or it is `deadline`. Does so once: who
-    /// comes to share a source that runs already goes on with what it has, keys or none.
+    /// Notes that it belongs to the configuration in force.
+    pub(super) fn is_in_force(&self) {
+        self.in_force.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until there are keys or the first fetch has failed, or it is `deadline`. Who comes to share a
+    /// source that is in force goes on with what it has, keys or none.
     ///
     /// # Errors
     /// Why there are no keys.
     pub(super) fn wait_for_keys(&self, deadline: Instant) -> Result<(), String> {
-        if self.awaited.swap(true, Ordering::Relaxed) || self.keys().len() > 0 {
+        if self.in_force.load(Ordering::Relaxed) || self.keys().len() > 0 {
             return Ok(());
         }
         let longest = deadline.saturating_duration_since(Instant::now());

@@ -315,14 +315,17 @@ fn another_timing_for_the_same_url_goes_on_with_the_keys_that_are_there() {
 }
 
 #[test]
-fn a_first_fetch_that_fails_is_told_once_and_not_to_who_comes_later() {
+fn a_first_fetch_that_fails_is_told_to_all_until_the_source_is_in_force() {
     let server = Server::start();
     server.answer("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
-    let (_first, settled) = settle(&server, json!({}));
+    let (first, settled) = settle(&server, json!({}));
     let message = settled.unwrap_err();
     assert!(message.contains("status 500"), "{message}");
     assert!(!message.contains("canary"), "{message}");
-    // It shares a source that has no keys yet, and takes none from anybody.
+    // As where a load is begun a second time before the first one has ended.
+    assert!(settle(&server, json!({})).1.is_err());
+    // Who shares a source that is in force without keys takes none from anybody.
+    first.is_in_force();
     assert_eq!(settle(&server, json!({})).1, Ok(()));
 }
 
