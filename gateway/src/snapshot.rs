@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub address_rules: Vec<RuleState>,
     /// Settings of the bound listeners, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
-    pub(crate) peers: Peers,
+    pub(crate) peers: Arc<Peers>,
     /// Connection counters by cluster and colour.
     upstreams: Vec<[Arc<UpstreamCounters>; 2]>,
     /// For requests that no route matched.
@@ -77,6 +77,10 @@ impl Snapshot {
             Some(previous) => Arc::clone(&previous.router),
             None => Arc::new(Router::build(&config.routes)),
         };
+        let peers = match previous.filter(|p| p.config.clusters == config.clusters) {
+            Some(previous) => Arc::clone(&previous.peers),
+            None => Arc::new(Peers::build(&config.clusters)),
+        };
         let routes = routes(&config, previous, shared);
         let plugins = config
             .routes
@@ -91,7 +95,7 @@ impl Snapshot {
             epoch: previous.map_or(1, |p| p.epoch + 1),
             taken_at: SystemTime::now(),
             clusters: Clusters::build(&config, previous.map(|p| &p.clusters)),
-            peers: Peers::build(&config.clusters),
+            peers,
             upstreams: config
                 .clusters
                 .iter()

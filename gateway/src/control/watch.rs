@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// ... but not longer than this, or a file that changes all the time would be waited for without end.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// How often files are looked at, and watches that could not be had are tried again.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Watches the configuration, and all files that it names, until the process ends.
 pub async fn watch_files(hub: Arc<Hub>, reloader: Reloader) {
