@@ -136,3 +136,34 @@ fn ends_a_change(kind: EventKind) -> bool {
         EventKind::Any | EventKind::Create(_) | EventKind::Remove(_) | EventKind::Other => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_missing_or_replaced_is_watched_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sub, other) = (folder.path().join("sub"), folder.path().join("other"));
+        let read = Stamps::now(&[sub.join("file")]);
+        let (mut watches, changed) = (Watches::default(), Arc::new(Notify::new()));
+        assert!(watches.renew(&read, &changed) && watches.incomplete);
+        std::fs::create_dir(&sub).expect("a folder");
+        assert!(watches.renew(&read, &changed) && !watches.incomplete);
+        assert!(!watches.renew(&read, &changed), "nothing is different");
+        std::fs::create_dir(&other).expect("a folder");
+        std::fs::rename(&other, &sub).expect("replaced");
+        assert!(watches.renew(&read, &changed) && !watches.incomplete);
+    }
+
+    #[test]
+    fn half_a_file_is_no_change_and_a_closed_one_is() {
+        use notify::event::{DataChange, RenameMode};
+        let writing = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(!ends_a_change(writing));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert!(ends_a_change(closed));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        assert!(ends_a_change(renamed));
+    }
+}

@@ -75,5 +75,10 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
     let handles = |route: &RouteState| Arc::clone(route.metrics(0, Colour::Blue).expect("handles"));
     assert!(Arc::ptr_eq(&handles(old), &handles(new)));
     assert!(Arc::ptr_eq(&old.refused, &new.refused));
-    assert_eq!(third.handles().count(), 5);
+    assert!(third.lacks_of(&second).is_empty());
+    let gone = [
+        RouteKey::new("new", "app", "blue"),
+        RouteKey::new("new", "-", "-"),
+    ];
+    assert_eq!(second.lacks_of(&third), gone);
 }
