@@ -183,16 +183,12 @@ impl Hub {
         let snapshot = self.snapshot();
         add_endpoints(&snapshot, scrape);
         add_plugins(&snapshot, scrape);
-        let tenants: Vec<_> = snapshot
-            .config
-            .tenants
-            .iter()
-            .map(|(index, tenant)| CountedTenant {
-                id: tenant.id.as_str(),
-                state: snapshot.tenant(index),
-            })
-            .collect();
-        gate.scrape(Instant::now(), &tenants, scrape);
+        let tenants = snapshot.config.tenants.iter();
+        let counted = tenants.map(|(index, tenant)| CountedTenant {
+            id: tenant.id.as_str(),
+            state: snapshot.tenant(index),
+        });
+        gate.scrape(Instant::now(), counted, scrape);
     }
 
     /// Adds when each certificate in use expires. Read anew each time, so that one that is no longer
