@@ -1,4 +1,8 @@
-//! Every metric and label name, once.
+//! Every metric and label name, and the family of headers that is ours, once.
+
+/// Headers by which the gateway speaks to upstreams begin with this, in lower case. No client may set
+/// one, nor one that an origin could take for one.
+pub const OUR_HEADERS: &str = "x-hub-";
 
 /// Requests finished, by route, cluster, colour and class of status.
 pub const REQUESTS_TOTAL: &str = "hub_requests_total";

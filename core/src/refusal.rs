@@ -55,7 +55,7 @@ reasons! {
     BadMethod = 405 "bad_method" close,
     /// The Host header is missing, doubled, malformed, or differs from the absolute URI.
     BadHost = 400 "bad_host" close,
-    /// The request target is malformed, or its path holds an encoded slash, backslash or NUL, or climbs above the root.
+    /// The request target is malformed, or its path holds a `..` segment, an encoded slash, backslash or NUL, or parameters (`;x`) without which it would take another route.
     BadPath = 400 "bad_path" close,
     /// Content-Length and Transfer-Encoding together, a doubled or malformed one of either, or Transfer-Encoding on HTTP/1.0.
     BadFraming = 400 "bad_framing" close,
@@ -79,8 +79,6 @@ reasons! {
     NoRoute = 404 "no_route" keep,
     /// Routes match the path, but none with this method.
     MethodNotAllowed = 405 "method_not_allowed" keep,
-    /// The gateway is draining and takes no new work.
-    Draining = 503 "draining" close,
 
     // limits
     /// This address sends faster than allowed.
@@ -116,11 +114,11 @@ reasons! {
 
     // pick and forward
     /// No endpoint of the cluster is usable.
-    NoEndpoint = 503 "no_endpoint" keep,
+    NoEndpoint = 503 "no_endpoint" close,
     /// The upstream could not be reached.
-    ConnectFailed = 502 "connect_failed" keep,
+    ConnectFailed = 502 "connect_failed" close,
     /// The upstream did not accept the connection in time.
-    ConnectTimeout = 504 "connect_timeout" keep,
+    ConnectTimeout = 504 "connect_timeout" close,
     /// The upstream did not answer in time.
     UpstreamTimeout = 504 "upstream_timeout" close,
     /// The upstream broke the connection or answered with something that is not HTTP.

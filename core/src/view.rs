@@ -47,7 +47,7 @@ pub struct RequestView<'a> {
     pub version: Version,
     /// Plain or TLS.
     pub scheme: Scheme,
-    /// Host without port, in lower case, without a trailing dot. Never empty on HTTP/1.1 and 2.
+    /// Host without port, in lower case, without a trailing dot. Never empty.
     pub host: &'a str,
     /// The normalised path: what routes are matched on. Starts with `/` (or is `*` for `OPTIONS *`).
     pub path: &'a str,

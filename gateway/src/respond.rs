@@ -157,7 +157,7 @@ fn message(reason: Reason) -> &'static str {
         Reason::NoRoute => "There is nothing here.",
         Reason::MethodNotAllowed => "This method is not allowed here.",
         Reason::BodyTooLarge => "The body is too large.",
-        Reason::NoEndpoint | Reason::Draining | Reason::TooManyConnections => {
+        Reason::NoEndpoint | Reason::TooManyConnections => {
             "The service cannot take the request now; try again soon."
         }
         Reason::ConnectFailed | Reason::UpstreamFailed => "The service failed to answer.",

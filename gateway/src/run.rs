@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
 use hub_config::Problems;
-use hub_config::runtime::Config;
+use hub_config::runtime::{Config, LogLevel};
 use parking_lot::Mutex;
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -26,7 +26,7 @@ use pingora::services::listening::Service;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Idle upstream connections that a process keeps. pingora's default of 128 closes and opens
@@ -64,9 +64,12 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         return Err(anyhow::anyhow!("another crypto provider is installed").into());
     }
     let began = std::time::SystemTime::now();
-    let config = reload::load(&file).map_err(Failure::Config)?;
-    let process_log = telemetry::init_process_log(config.gateway.log_level)
-        .context("cannot set the process's log up")?;
+    // Before the load, which has things to say, too.
+    let process_log =
+        telemetry::init_process_log(LogLevel::Info).context("cannot set the process's log up")?;
+    let config = reload::load(&file, None, false).map_err(Failure::Config)?;
+    process_log.set_level(config.gateway.log_level);
+    reload::tell_warnings(&config);
 
     // Everything that can fail fails before anything is served.
     let metrics = Arc::new(Metrics::new());
@@ -88,7 +91,10 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         refusals: Refusals::new(config.admin.refusals_remembered),
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
     };
-    let workers = config.gateway.workers;
+    let workers = match config.gateway.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        count => count,
+    };
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::default());
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
@@ -273,6 +279,9 @@ fn announce(hub: &Hub, admin: &str, ready_file: Option<&Path>) -> anyhow::Result
         .with_context(|| format!("cannot write the ready file {}", path.display()))
 }
 
+/// How long HTTP/2 connections may take to write what is left and to part, after the last request.
+const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
+
 /// Turns readiness off, waits for load balancers to notice, then for the last request.
 async fn drain(hub: &Hub) {
     let (notice, longest) = {
@@ -291,10 +300,19 @@ async fn drain(hub: &Hub) {
         in_flight = hub.lifecycle().in_flight(),
         "draining: no new connections"
     );
+    let ends = Instant::now() + longest;
     let left = hub.lifecycle().wait_idle(longest).await;
     if left > 0 {
         tracing::warn!(left, "the drain's time is over; these requests are cut");
     }
-    // The last answers are in the kernel's hands; give their tasks a moment to close in good order.
+    // The last answers of HTTP/1 are in the kernel's hands; those of HTTP/2 may still be in buffers of
+    // this process, and their connections end once all is written. A client that answers no more
+    // must not hold every drain up to its end.
+    let ends = ends.min(Instant::now() + HTTP2_FLUSH_MAX);
+    let unwritten = || hub.listeners.iter().any(|one| one.http2_connections() > 0);
+    while unwritten() && Instant::now() < ends {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A moment for tasks to close in good order.
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

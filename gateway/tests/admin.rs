@@ -503,7 +503,7 @@ fn requests() -> Vec<Asked<'static>> {
         ("GET", "a.test", "/app", location("loc_one")),
         ("POST", "A.test:8080", "/app/x?y=z", location("loc_one")),
         ("GET", "a.test", "/app/overlay", location("loc_two")),
-        ("GET", "a.test", "/app/./a/../b", location("loc_one")),
+        ("GET", "a.test", "/app/./a//b", location("loc_one")),
         ("GET", "a.test", "/app/query?location=loc_one", vec![]),
         (
             "GET",
@@ -537,7 +537,8 @@ fn requests() -> Vec<Asked<'static>> {
         // Refused: accept.
         ("TRACE", "a.test", "/open", vec![]),
         ("GET", "a.test", "/open/%2f", vec![]),
-        ("GET", "a.test", "/open/../..", vec![]),
+        ("GET", "a.test", "/open/../app", vec![]),
+        ("GET", "a.test", "/open;v=1/x", vec![]),
         ("GET", "a_b..test", "/open", vec![]),
         (
             "GET",

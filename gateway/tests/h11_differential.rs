@@ -246,7 +246,7 @@ fn request(rng: &mut StdRng) -> Vec<u8> {
         &[
             "/",
             "/a/b?c=d",
-            "/%41/../b",
+            "/%41/./b",
             "http://a.example/x",
             "/locations/x1/y",
         ],

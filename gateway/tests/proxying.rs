@@ -1,7 +1,7 @@
 //! HTTP/1.1 through the running gateway: connections, bodies in both directions, interim answers,
 //! streams, upgrades, and clients and origins that break off.
 
-use hub_testkit::{Behaviour, Gate, Hub, Origin, Reply, Wire, WireResponse, demo_config};
+use hub_testkit::{Behaviour, End, Gate, Hub, Origin, Reply, Wire, WireResponse, demo_config};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -116,6 +116,32 @@ async fn an_origin_that_closes_after_its_answer_costs_the_client_nothing() {
         assert_eq!(ask(&mut wire, GET).await.text(), "bye");
         assert_eq!(origin.connections(), sent);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_half_behind_pipelined_requests_gets_every_answer() {
+    let gate = Gate::closed();
+    let origin = Origin::builder()
+        .on("/slow", Reply::ok("slow").body_after(&gate))
+        .start()
+        .await;
+    let hub = hub(&origin, "").await;
+    let mut wire = client(&hub).await;
+    wire.send(concat!(
+        "GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "GET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "GET /3 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    ))
+    .await;
+    wire.half_close().await;
+    let head = wire.read_head().await;
+    assert_eq!(head.status, 200);
+    gate.open();
+    assert_eq!(wire.read_exact(4).await, b"slow");
+    for target in ["/2", "/3"] {
+        assert_eq!(wire.read_response().await.json()["target"], target);
+    }
+    assert_eq!(wire.wait_closed().await, End::Closed);
 }
 
 #[tokio::test]

@@ -149,6 +149,7 @@ const CASES: &[Case] = &[
     Case("host", "missing_beside_an_absolute_uri", "GET http://a/ HTTP/1.1\r\n\r\n", BadHost),
     Case("host", "empty", "GET / HTTP/1.1\r\nHost:\r\n\r\n", BadHost),
     Case("host", "blank", "GET / HTTP/1.1\r\nHost: \t \r\n\r\n", BadHost),
+    Case("host", "none_on_1_0", "GET / HTTP/1.0\r\n\r\n", BadHost),
     Case("host", "twice", "H:Host: b\r\n\r\n", BadHost),
     Case("host", "twice_the_same", "H:host: a\r\n\r\n", BadHost),
     Case("host", "twice_on_1_0", "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", BadHost),
@@ -213,6 +214,8 @@ const CASES: &[Case] = &[
     Case("header", "two_websocket_keys", "H:Sec-WebSocket-Key: a\r\nSec-WebSocket-Key: b\r\n\r\n", BadHeader),
     Case("header", "two_websocket_versions", "H:Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8\r\n\r\n", BadHeader),
     Case("header", "a_connection_option_with_a_space", "H:Connection: a b\r\n\r\n", BadHeader),
+    Case("header", "ten_connection_options", "H:Connection: a,b,c,d,e\r\nConnection: f,g,h,i,j\r\n\r\n", BadHeader),
+    Case("header", "a_connection_option_that_hides_the_client", "H:Connection: X-Forwarded-For\r\n\r\n", BadHeader),
     Case("header", "a_connection_option_in_quotes", "H:Connection: \"close\"\r\n\r\n", BadHeader),
     Case("header", "a_connection_option_not_ascii", "H:Connection: clos\u{e9}\r\n\r\n", BadHeader),
 
@@ -222,6 +225,7 @@ const CASES: &[Case] = &[
     Case("look-alike", "tenant", "H:X_Location_Id: a\r\n\r\n", BadHeader),
     Case("look-alike", "tenant_in_part", "H:X-Location_Id: a\r\n\r\n", BadHeader),
     Case("look-alike", "tenant_with_dots", "H:X.Location.Id: a\r\n\r\n", BadHeader),
+    Case("look-alike", "ours", "H:X_Hub_Subject: a\r\n\r\n", BadHeader),
     Case("look-alike", "forwarded_for", "H:x_forwarded_for: 1.1.1.1\r\n\r\n", BadHeader),
     Case("look-alike", "forwarded_anything", "H:X_Forwarded_New: 1\r\n\r\n", BadHeader),
     Case("look-alike", "real_ip", "H:X_Real_IP: 1.1.1.1\r\n\r\n", BadHeader),
@@ -359,7 +363,8 @@ fn oversize_targets_and_heads_are_refused_while_they_come() {
 fn what_looks_odd_but_is_in_order_is_accepted() {
     for text in [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        "GET http://a/ HTTP/1.0\r\n\r\n",
         "M-SEARCH / HTTP/1.1\r\nHost: a\r\n\r\n",
         "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /?q=[a]{b}|c^`?/ HTTP/1.1\r\nHost: a\r\n\r\n",

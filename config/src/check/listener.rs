@@ -64,12 +64,20 @@ fn listener(
         Some(file) => tls(scope, &at.key("tls"), file).map(Some),
     };
     let from_at = at.key("proxy_protocol_from");
-    let mut proxy_protocol_from = Vec::new();
-    for (i, text) in file.proxy_protocol_from.iter().enumerate() {
-        match network(text) {
-            Ok(network) => proxy_protocol_from.push(network),
-            Err(message) => scope.problem(&from_at.index(i), message),
+    let proxy_protocol_from = networks(scope, &from_at, &file.proxy_protocol_from);
+    let hops_at = at.key("trusted_from");
+    let trusted_from = networks(scope, &hops_at, &file.trusted_from);
+    match (file.trusted_hops, file.trusted_from.is_empty()) {
+        (1.., true) => {
+            let message = "is empty; list the networks (CIDR) of the proxies that append to \
+                           X-Forwarded-For, such as \"10.0.0.0/8\"";
+            scope.problem(&hops_at, message);
         }
+        (0, false) => {
+            let message = "has no effect while trusted_hops is 0; remove it, or set trusted_hops";
+            scope.problem(&hops_at, message);
+        }
+        (0, true) | (1.., false) => {}
     }
     match (file.proxy_protocol, file.proxy_protocol_from.is_empty()) {
         (ProxyProtocol::Optional | ProxyProtocol::Required, true) => {
@@ -99,6 +107,7 @@ fn listener(
         proxy_protocol: file.proxy_protocol,
         proxy_protocol_from,
         trusted_hops: usize::from(file.trusted_hops),
+        trusted_from,
         connections_max: file.connections_max as usize,
         connections_per_address_max: file.connections_per_address_max as usize,
         head_timeout: millis(file.head_timeout_ms),
@@ -135,6 +144,17 @@ fn tls(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Tls) -> Option<runtime::
         http2: file.http2,
         version_min: file.version_min,
     })
+}
+
+fn networks(scope: &mut Scope<'_>, at: &At<'_>, texts: &[String]) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        match network(text) {
+            Ok(network) => networks.push(network),
+            Err(message) => scope.problem(&at.index(i), message),
+        }
+    }
+    networks
 }
 
 /// A network in CIDR form, or one address.

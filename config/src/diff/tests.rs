@@ -97,7 +97,7 @@ fn sockets_and_threads_need_an_upgrade() {
 fn timeouts_and_bounds_of_a_listener_change_while_running() {
     let new = BASE.replace(
         "[[cluster]]",
-        "head_timeout_ms = 500\ntrusted_hops = 1\n[[cluster]]",
+        "head_timeout_ms = 500\nrequests_per_connection_max = 1\n[[cluster]]",
     );
     let diff = changes(BASE, &new);
     assert_eq!(diff.changes.len(), 2);
@@ -255,9 +255,11 @@ proptest! {
         tenants in prop::collection::btree_set("[a-z]{1,6}", 0..20),
         requests in 1_u32..1_000,
         websocket: bool,
-        hops in 0_u8..=10,
+        hops in 1_u8..=10,
     ) {
-        let mut text = BASE.replace("[[cluster]]", &format!("trusted_hops = {hops}\n[[cluster]]"));
+        let mut text = BASE.replace("[[cluster]]", &format!(
+            "trusted_hops = {hops}\ntrusted_from = [\"10.0.0.0/8\"]\n[[cluster]]"
+        ));
         text += &format!("websocket = {websocket}\nlimits = [\"l\"]\n");
         text += &format!("[[limit]]\nname = \"l\"\nby = \"route\"\nrequests = {requests}\n");
         for id in &tenants {

@@ -26,12 +26,13 @@ pub struct Cluster {
     #[serde(default = "Cluster::connect_timeout_ms")]
     #[schemars(range(min = 1, max = 60000))]
     pub connect_timeout_ms: u32,
-    /// Longest wait for the first byte of the answer, in milliseconds; 1 to 3600000. Default 30000.
+    /// Longest wait for the first byte of the answer once the request is sent, in milliseconds; 1 to
+    /// 3600000, and not more than `idle_timeout_ms`. Default 30000.
     #[serde(default = "Cluster::first_byte_timeout_ms")]
     #[schemars(range(min = 1, max = 3600000))]
     pub first_byte_timeout_ms: u32,
-    /// Longest pause between two reads of the answer's body or two writes of the request's, in
-    /// milliseconds; 1 to 86400000. Default 60000.
+    /// Longest pause between two reads of the answer's body or two writes of the request's, and longest
+    /// silence of both sides of a WebSocket, in milliseconds; 1 to 86400000. Default 60000.
     #[serde(default = "Cluster::idle_timeout_ms")]
     #[schemars(range(min = 1, max = 86400000))]
     pub idle_timeout_ms: u32,

@@ -24,6 +24,11 @@ pub struct Listener {
     #[serde(default)]
     #[schemars(range(min = 0, max = 10))]
     pub trusted_hops: u8,
+    /// Networks (CIDR) of the nearest of those proxies. From others, after a PROXY header if there is
+    /// one, `X-Forwarded-For` and `X-Forwarded-Proto` are not believed. Needed where `trusted_hops`
+    /// is more than 0.
+    #[serde(default)]
+    pub trusted_from: Vec<String>,
     /// Most connections at a time; 1 to 1000000. Default 10000.
     #[serde(default = "Listener::connections_max")]
     #[schemars(range(min = 1, max = 1000000))]
@@ -32,8 +37,8 @@ pub struct Listener {
     #[serde(default = "Listener::connections_per_address_max")]
     #[schemars(range(min = 1, max = 1000000))]
     pub connections_per_address_max: u32,
-    /// Longest time from the first byte of a head to its last, in milliseconds; 100 to 120000.
-    /// Default 10000.
+    /// Longest time from the first byte of a head to its last, and for the first bytes of an HTTP/2
+    /// connection, in milliseconds; 100 to 120000. Default 10000.
     #[serde(default = "Listener::head_timeout_ms")]
     #[schemars(range(min = 100, max = 120000))]
     pub head_timeout_ms: u32,
@@ -64,7 +69,7 @@ pub struct Listener {
     #[serde(default = "Listener::header_count_max")]
     #[schemars(range(min = 1, max = 128))]
     pub header_count_max: u16,
-    /// Most requests on one connection; 1 to 4294967295. Default 1000000.
+    /// Most requests on one HTTP/1 connection; 1 to 4294967295. Default 1000000.
     #[serde(default = "Listener::requests_per_connection_max")]
     #[schemars(range(min = 1, max = 4294967295_u32))]
     pub requests_per_connection_max: u32,

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hub_config::runtime::{Listener, ProxyProtocol};
 use hub_core::{Client, HeaderValue, Headers, Reason, Scheme};
+use ipnet::IpNet;
 use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Ssl, Stream};
 use pingora::proxy::HttpProxy;
@@ -64,7 +65,12 @@ impl Connection {
         headers: Headers<'_>,
         at: Instant,
     ) -> Arrival {
-        let hops = self.settings(snapshot).trusted_hops;
+        let settings = self.settings(snapshot);
+        let mut hops = settings.trusted_hops;
+        // A stranger who reaches us past the proxies speaks for nobody but himself.
+        if hops > 0 && !is_from(&settings.trusted_from, self.source.ip()) {
+            hops = 0;
+        }
         let mut arrival = Arrival {
             listener: self.listener,
             scheme: self.scheme,
@@ -95,6 +101,10 @@ impl ServerApp for Front {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
+        if *shutdown.borrow() {
+            // It came while the socket was being closed.
+            return None;
+        }
         // A task of our own, so that pingora's larger one ends here: this is most of what an idle
         // connection costs.
         tokio::spawn(Arc::clone(self).serve(stream, shutdown.clone()));
@@ -105,29 +115,26 @@ impl ServerApp for Front {
 impl Front {
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
         let bound = Arc::clone(&self.hub.listeners[self.listener]);
-        let metrics = Arc::clone(&bound.metrics);
         let opened = Instant::now();
         let Some((downstream, connection, is_http2)) =
             Box::pin(self.establish(stream, &bound, opened)).await
         else {
             return;
         };
-        metrics.opened();
         let connection = Arc::new(connection);
         if is_http2 {
-            let (stream, _unread) = downstream.into_stream();
+            let _counted = bound.begin_http2();
             Http2::serve(
                 Arc::clone(&self.proxy),
                 connection,
                 &self.hub,
-                stream,
+                downstream,
                 &shutdown,
             )
             .await;
         } else {
             http1::serve(&self, downstream, &connection, shutdown).await;
         }
-        metrics.closed();
     }
 
     /// Everything between accept and the first HTTP byte: bounds, PROXY header, TLS. `None` where
@@ -176,7 +183,12 @@ impl Front {
         };
         let Some(tls) = &bound.tls else {
             let (stream, unread) = raw.into_parts();
-            let downstream = Box::new(Downstream::new(stream, &unread, opened));
+            let downstream = Box::new(Downstream::new(
+                stream,
+                &unread,
+                opened,
+                settings.write_timeout,
+            ));
             return Some((downstream, connection, false));
         };
         let longest = settings
@@ -186,7 +198,12 @@ impl Front {
         match tokio::time::timeout(longest, tls.accept(raw)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-                let downstream = Box::new(Downstream::new(Box::new(stream), &[], opened));
+                let downstream = Box::new(Downstream::new(
+                    Box::new(stream),
+                    &[],
+                    opened,
+                    settings.write_timeout,
+                ));
                 Some((downstream, connection, is_http2))
             }
             Ok(Err(_)) => {
@@ -210,12 +227,7 @@ impl Front {
         if settings.proxy_protocol == ProxyProtocol::Off {
             return Ok(peer);
         }
-        let ip = peer.ip().to_canonical();
-        if !settings
-            .proxy_protocol_from
-            .iter()
-            .any(|net| net.contains(&ip))
-        {
+        if !is_from(&settings.proxy_protocol_from, peer.ip()) {
             // A stranger may not tell us who it is. Where the header is optional, what it sends is
             // read as HTTP, and a header there is malformed HTTP.
             return match settings.proxy_protocol {
@@ -265,11 +277,17 @@ impl Front {
             return;
         }
         let (stream, unread) = raw.into_parts();
-        let mut downstream = Downstream::new(stream, &unread, Instant::now());
+        let longest = Duration::from_secs(1);
+        let mut downstream = Downstream::new(stream, &unread, Instant::now(), longest);
         let bytes = http1::stateless_answer(Reason::TooManyConnections);
         // The client may be gone already.
-        let _gone = tokio::time::timeout(Duration::from_secs(1), downstream.send(&bytes)).await;
+        let _gone = downstream.send(&bytes).await;
     }
+}
+
+fn is_from(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }
 
 /// The socket's peer; `None` where it is gone before we could ask.

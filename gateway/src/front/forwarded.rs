@@ -105,22 +105,6 @@ pub fn scheme(headers: Headers<'_>, trusted_hops: usize, socket: Scheme) -> Sche
     }
 }
 
-/// Writes the value of `X-Forwarded-Host`: the checked host, with its port if the client named one.
-pub fn write_forwarded_host(out: &mut Vec<u8>, host: &str, port: Option<u16>) {
-    out.extend_from_slice(host.as_bytes());
-    if let Some(port) = port {
-        write(out, format_args!(":{port}"));
-    }
-}
-
-/// The value of `X-Forwarded-Port`: the port that the client named, or the scheme's own.
-pub fn forwarded_port(port: Option<u16>, scheme: Scheme) -> u16 {
-    port.unwrap_or(match scheme {
-        Scheme::Http => 80,
-        Scheme::Https => 443,
-    })
-}
-
 /// The last `count` members of `X-Forwarded-For`; `None` where there are fewer, or none is asked for.
 fn trusted_members(headers: Headers<'_>, count: usize) -> Option<impl Iterator<Item = &[u8]>> {
     if count == 0 {
@@ -258,16 +242,6 @@ mod tests {
         assert_eq!(told(&["http", "HTTPS"], 1), Scheme::Https);
         assert_eq!(told(&["https, http"], 1), Scheme::Http);
         assert_eq!(told(&["wss"], 1), Scheme::Http);
-    }
-
-    #[test]
-    fn host_and_port_are_those_of_the_request() {
-        let mut out = Vec::new();
-        write_forwarded_host(&mut out, "a.example", Some(8443));
-        assert_eq!(out, b"a.example:8443");
-        assert_eq!(forwarded_port(Some(8443), Scheme::Https), 8443);
-        assert_eq!(forwarded_port(None, Scheme::Https), 443);
-        assert_eq!(forwarded_port(None, Scheme::Http), 80);
     }
 
     #[test]

@@ -25,10 +25,12 @@ mod fields;
 pub(crate) mod names;
 mod request_line;
 
+pub(crate) use fields::check as check_fields;
 pub use names::{imitates, imitates_interpreted as is_look_alike};
-pub(crate) use request_line::is_never_forwarded;
+pub(crate) use request_line::{check_method, check_query, is_never_forwarded};
 
-use bytes::{first_control, is_token, refuse};
+use self::bytes::{first_control, is_token, refuse};
+use ::bytes::Bytes;
 use fields::Seen;
 use hub_core::{HeaderField, Method, Reason, Refusal, Version};
 use smallvec::SmallVec;
@@ -95,6 +97,8 @@ pub struct Head {
     pub expect_continue: bool,
     /// Whether another protocol is asked for.
     pub upgrade: Upgrade,
+    /// The target was a URI with scheme and authority.
+    absolute: bool,
     raw_path: RawPath,
     path_normal: Option<Box<str>>,
     query: Option<Span>,
@@ -289,6 +293,7 @@ impl Head {
             keep_alive: true,
             expect_continue: false,
             upgrade: Upgrade::None,
+            absolute: false,
             raw_path: RawPath::Root,
             path_normal: None,
             query: None,
@@ -315,20 +320,36 @@ impl Head {
         }
     }
 
-    /// True where [`path`](Self::path) and [`path_raw`](Self::path_raw) differ.
-    pub fn path_was_normalised(&self) -> bool {
-        self.path_normal.is_some()
-    }
-
     /// What stands after the first `?` of the target, which may be nothing.
     pub fn query<'a>(&self, buffer: &'a [u8]) -> Option<&'a str> {
         self.query.map(|span| span.text(buffer))
     }
 
-    /// Host in lower case, without port and trailing dot; an IPv6 address in brackets. Empty only on
-    /// HTTP/1.0.
+    /// Host in lower case, without port and trailing dot; an IPv6 address in brackets. Never empty.
     pub fn host<'a>(&'a self, buffer: &'a [u8]) -> &'a str {
         self.host.text(buffer)
+    }
+
+    /// The authority that an absolute target names, as it was checked; it counts, whatever Host says
+    /// (RFC 9112, section 3.2.2). `None` for other targets.
+    pub(crate) fn target_authority(&self, buffer: &[u8]) -> Option<Bytes> {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        self.absolute
+            .then(|| [self.host(buffer), &port].concat().into())
+    }
+
+    /// Path and query as the upstream gets them, in origin form. Shares the bytes of `buffer`.
+    pub fn target(&self, buffer: &Bytes) -> Bytes {
+        match (self.raw_path, self.query) {
+            (RawPath::InBuffer(path), query) => {
+                // A query stands right behind its path and the question mark.
+                let end = query.map_or(path.range().end, |query| query.range().end);
+                buffer.slice(path.range().start..end)
+            }
+            (RawPath::Root, None) => Bytes::from_static(b"/"),
+            (RawPath::Root, Some(query)) => [b"/?", query.bytes(buffer)].concat().into(),
+            (RawPath::Asterisk, _) => Bytes::from_static(b"*"),
+        }
     }
 
     /// Number of header fields.
@@ -352,6 +373,11 @@ impl Head {
 // === impl Span and Text ===
 
 impl Span {
+    fn range(self) -> std::ops::Range<usize> {
+        let start = usize::from(self.start);
+        start..start + usize::from(self.len)
+    }
+
     /// From an offset and a length inside a head.
     fn new(start: usize, len: usize) -> Self {
         let narrow = |number| u16::try_from(number).expect("heads are cut at 65535 bytes");

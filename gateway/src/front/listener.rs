@@ -7,7 +7,7 @@ use rustix::fd::{AsRawFd, RawFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,6 +27,7 @@ pub(crate) struct BoundListener {
     pub(crate) metrics: Arc<ListenerMetrics>,
     socket: RawFd,
     connections: AtomicUsize,
+    http2: AtomicUsize,
     by_address: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
 }
 
@@ -43,6 +44,10 @@ pub(crate) struct ConnectionSlot {
     listener: Arc<BoundListener>,
     address: IpAddr,
 }
+
+/// One connection that speaks HTTP/2; counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Http2Count(Arc<BoundListener>);
 
 /// Binds and listens. Fails at once where the address is taken: a gateway that cannot be reached
 /// must not look as if it ran.
@@ -86,6 +91,7 @@ impl BoundListener {
             metrics,
             socket: number,
             connections: AtomicUsize::new(0),
+            http2: AtomicUsize::new(0),
             by_address: Default::default(),
         })
     }
@@ -100,6 +106,17 @@ impl BoundListener {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Connections that speak HTTP/2.
+    pub(crate) fn http2_connections(&self) -> usize {
+        self.http2.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection as one that speaks HTTP/2 until the returned value is dropped.
+    pub(crate) fn begin_http2(self: &Arc<Self>) -> Http2Count {
+        self.http2.fetch_add(1, Ordering::AcqRel);
+        Http2Count(Arc::clone(self))
+    }
+
     /// Takes a place for a connection from `address`, or says what is full.
     pub(crate) fn admit(
         self: &Arc<Self>,
@@ -107,6 +124,7 @@ impl BoundListener {
         connections_max: usize,
         per_address_max: usize,
     ) -> Result<ConnectionSlot, Full> {
+        let address = subscriber(address);
         if self.connections.fetch_add(1, Ordering::AcqRel) >= connections_max {
             self.connections.fetch_sub(1, Ordering::AcqRel);
             return Err(Full::Listener);
@@ -121,6 +139,7 @@ impl BoundListener {
             }
             *count += 1;
         }
+        self.metrics.opened();
         Ok(ConnectionSlot {
             listener: Arc::clone(self),
             address,
@@ -133,6 +152,12 @@ impl BoundListener {
             IpAddr::V6(v6) => v6.octets()[7],
         };
         &self.by_address[usize::from(last) % SHARDS]
+    }
+}
+
+impl Drop for Http2Count {
+    fn drop(&mut self) {
+        self.0.http2.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -151,6 +176,16 @@ impl Drop for ConnectionSlot {
         }
         drop(counts);
         self.listener.connections.fetch_sub(1, Ordering::AcqRel);
+        self.listener.metrics.closed();
+    }
+}
+
+/// Who is counted as one: an IPv4 address, or the /64 of an IPv6 address, since one subscriber has all
+/// of it.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -183,5 +218,18 @@ mod tests {
         drop(first);
         assert_eq!(listener.connections(), 1);
         let _again = listener.admit(one, 2, 1).expect("room again");
+        assert_eq!(listener.metrics.totals(), (3, 1));
+    }
+
+    #[test]
+    fn a_subscriber_s_ipv6_addresses_are_counted_as_one() {
+        let listener = listener();
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let _first = listener.admit(address("2001:db8::1"), 9, 1).expect("empty");
+        let same = listener.admit(address("2001:db8::ffff:2"), 9, 1);
+        assert_eq!(same.err(), Some(Full::Address));
+        let _other = listener
+            .admit(address("2001:db8:0:1::1"), 9, 1)
+            .expect("another subscriber");
     }
 }

@@ -13,10 +13,11 @@
 //! | an escape of an escape (`%252f`, `%25%32f`) | refused: who decodes twice sees another path |
 //! | escapes that together are not UTF-8, overlong forms included | refused |
 //! | `.` segments | removed |
-//! | `..` segments | removed with the segment before; refused above the root, and after an empty segment, where merging slashes first or last gives different paths |
+//! | `..` segments, escaped or not | refused: origins that match the raw path would read the segment before, whose rules another route may have. Clients resolve them before they send |
 //! | `//` | read as one slash |
-//! | `;x` after a name | kept as ordinary bytes |
+//! | `;x` after a name | kept as ordinary bytes; refused where the path without it would take another route, since some origins drop it ([`without_parameters`], `stages::route`) |
 //! | `;x` after `.` or `..` | refused: some origins drop it and then climb |
+//! | `;x` as a whole segment before another one | refused: who drops it moves the segments behind it |
 
 use super::head::bytes::{escaped, is_control, is_path, refuse};
 use hub_core::{Reason, Refusal};
@@ -50,12 +51,23 @@ pub fn normalise(raw: &str) -> Result<Cow<'_, str>, Refusal> {
     }
 }
 
-/// True where a path is surely normal: legal bytes only, no escape, and no slash before a slash or a
-/// dot. It is what nearly all paths are.
+/// A normal path as an origin reads it that drops the parameters of segments (`/a;x=1/b` as `/a/b`);
+/// `None` where there are none, which is nearly always.
+pub(crate) fn without_parameters(normal: &str) -> Option<String> {
+    memchr::memchr(b';', normal.as_bytes())?;
+    let names = normal.split('/').map(|segment| {
+        let end = segment.find(';').unwrap_or(segment.len());
+        &segment[..end]
+    });
+    Some(names.collect::<Vec<_>>().join("/"))
+}
+
+/// True where a path is surely normal: legal bytes only, no escape, and no slash before a slash, a
+/// dot or a parameter. It is what nearly all paths are.
 fn is_plain(bytes: &[u8]) -> bool {
     let mut after_slash = false;
     bytes.iter().all(|byte| {
-        let fine = is_path(*byte) && !(after_slash && matches!(byte, b'/' | b'.'));
+        let fine = is_path(*byte) && !(after_slash && matches!(byte, b'/' | b'.' | b';'));
         after_slash = *byte == b'/';
         fine
     })
@@ -136,28 +148,25 @@ fn upper_digit(value: u8) -> char {
 }
 
 fn remove_dots(path: &str) -> Result<String, Refusal> {
-    // Empty segments stay on the stack, because what `..` takes away depends on them.
     let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path[1..].split('/').peekable();
     let mut ends_in_slash = false;
-    for segment in path[1..].split('/') {
-        ends_in_slash = matches!(segment, "" | "." | "..");
+    while let Some(segment) = segments.next() {
+        ends_in_slash = matches!(segment, "" | ".");
         match segment {
-            "." => {}
-            ".." => match kept.pop() {
-                Some("") => {
-                    return Err(refuse(Reason::BadPath, "`..` after an empty segment"));
-                }
-                Some(_) => {}
-                None => return Err(refuse(Reason::BadPath, "the path climbs above the root")),
-            },
+            "" | "." => {}
+            ".." => return Err(refuse(Reason::BadPath, "a `..` segment")),
             _ if segment.starts_with(".;") || segment.starts_with("..;") => {
                 return Err(refuse(Reason::BadPath, "a dot segment with a parameter"));
+            }
+            _ if segment.starts_with(';') && segments.peek().is_some() => {
+                return Err(refuse(Reason::BadPath, "a parameter without a segment"));
             }
             _ => kept.push(segment),
         }
     }
     let mut normal = String::with_capacity(path.len());
-    for segment in kept.into_iter().filter(|segment| !segment.is_empty()) {
+    for segment in kept {
         normal.push('/');
         normal.push_str(segment);
     }

@@ -11,8 +11,7 @@ macro_rules! delegate_io {
         impl pingora::protocols::Shutdown for $name {
             async fn shutdown(&mut self) {
                 // What is still buffered belongs to the client; a failure means that it is gone.
-                let _gone = tokio::io::AsyncWriteExt::flush(self).await;
-                self.inner.shutdown().await;
+                let _gone = tokio::io::AsyncWriteExt::shutdown(self).await;
             }
         }
 

@@ -5,36 +5,43 @@
 //! decide nothing themselves. HTTP/1 requests arrive here admitted; HTTP/2 requests are admitted in
 //! `request_filter`, which is the first place that sees their headers.
 
+mod answer;
+mod deadlines;
 mod errors;
 mod headers;
 mod peers;
+pub(crate) mod session;
 mod view;
 
 pub(crate) use peers::Peers;
 
 use crate::front::downstream::Progress;
 use crate::hub::Hub;
-use crate::respond::{Answer, Circumstances};
 use crate::stages::{Exchange, forward, pick, record};
+use answer::{answer, is_answered};
 use async_trait::async_trait;
 use bytes::Bytes;
-use errors::refusal_of;
-use hub_core::{HeaderValue, Reason, Refusal, Version};
+use deadlines::arm_deadlines;
+use errors::{WaitsFor, refusal_of};
+use http::Uri;
+use hub_core::{HeaderValue, Method, Reason, Refusal, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{HttpPeer, ProxyHttp, Session};
 use pingora::protocols::Digest;
 use pingora::proxy::FailToProxy;
 use pingora::{Error, ErrorType, Result};
-use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 tokio::task_local! {
     /// What the front knows of the HTTP/2 stream that this task serves: pingora gives streams no
     /// context of their own.
     pub(crate) static STREAM: StreamContext;
+    /// The request that the front hands over, until [`GeneralLane::new_ctx`] takes it.
+    pub(crate) static HANDOVER: Cell<Option<Admitted>>;
 }
 
 /// An HTTP/2 stream as the front hands it over.
@@ -52,16 +59,26 @@ pub(crate) struct Admitted {
     pub(crate) progress: Arc<Progress>,
     /// The request asks to become a tunnel and its route allows it.
     pub(crate) websocket: bool,
-    /// The connection may serve another request after this one.
-    pub(crate) keep_alive: bool,
 }
 
 /// pingora's per-request context: empty until the request is admitted.
 #[derive(Debug, Default)]
 pub(crate) struct Context {
     admitted: Option<Admitted>,
-    /// Request body bytes seen, for HTTP/2, whose framing pingora checks.
+    /// Request body bytes seen in this try, for HTTP/2, whose framing pingora checks.
     body_bytes: u64,
+    /// Tries on another endpoint after one that could not be reached.
+    connect_retries: u32,
+    /// What an HTTP/2 stream asks for: its task may be dropped in the middle, with its session.
+    asked: Option<Asked>,
+}
+
+/// What the record says of a request whose session is gone.
+#[derive(Debug)]
+struct Asked {
+    method: Method,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
 }
 
 /// The general lane of one process.
@@ -78,7 +95,31 @@ impl GeneralLane {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        // A stream whose deadline passed is dropped in the middle; its record should say why.
+        self.note_fault();
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let (Some(mut admitted), Some(asked)) = (self.admitted.take(), &self.asked) else {
+            return;
+        };
+        admitted.note_fault();
+        let path = asked.uri.path_and_query();
+        let fields = record::Fields {
+            method: asked.method.as_str(),
+            host: asked.uri.authority().map_or("", |a| a.as_str()).as_bytes(),
+            path: path.map_or("", |path| path.as_str()).as_bytes(),
+            user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
+        };
+        admitted.exchange.bytes_in = self.body_bytes;
+        record::finish(&mut admitted.exchange, &fields, true);
+    }
+}
+
+impl Admitted {
+    /// A stream whose deadline passed is dropped in the middle; its record should say why.
+    fn note_fault(&mut self) {
         if let Some(reason) = self.progress.fault() {
             self.exchange.refuse(Refusal::new(reason));
         }
@@ -98,36 +139,13 @@ impl ProxyHttp for GeneralLane {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::default()
+        let mut context = Context::default();
+        context.admitted = HANDOVER.try_with(Cell::take).ok().flatten();
+        context
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
         // None: pingora's default compresses on demand, which no route asks for.
-    }
-
-    fn on_connection_reuse(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        handed_over: Box<dyn Any + Send + Sync>,
-    ) {
-        ctx.admitted = handed_over
-            .downcast::<Admitted>()
-            .ok()
-            .map(|admitted| *admitted);
-        let websocket = ctx.admitted.as_ref().is_some_and(|a| a.websocket);
-        let edited = headers::edit_request(session.req_header_mut(), |headers| {
-            if !websocket {
-                // pingora takes any Upgrade header for an upgrade and would then read the body by
-                // other rules than the gate. Without the header it is the plain request that HTTP
-                // allows a server to make of it.
-                headers.remove(http::header::UPGRADE);
-            }
-        });
-        if edited.is_err() {
-            // Cannot be: the front let this target pass. Without an admission the request fails.
-            ctx.admitted = None;
-        }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -139,13 +157,19 @@ impl ProxyHttp for GeneralLane {
             .map_err(|_| {
                 Error::explain(ErrorType::InternalError, "a stream without a connection")
             })?;
+        let request = session.req_header_mut();
+        view::join_cookies(request)?;
+        ctx.asked = Some(Asked {
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            user_agent: request.headers.get(http::header::USER_AGENT).cloned(),
+        });
         let verdict = view::admit(&self.hub, &connection, session.req_header());
         let admitted = ctx.admitted.insert(Admitted {
             exchange: verdict.exchange,
             connection,
             progress,
             websocket: false,
-            keep_alive: true,
         });
         match verdict.refusal {
             None => Ok(false),
@@ -161,6 +185,8 @@ impl ProxyHttp for GeneralLane {
         _session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        // pingora shows the body's beginning again to each try.
+        ctx.body_bytes = 0;
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
         let now = Instant::now();
@@ -169,9 +195,15 @@ impl ProxyHttp for GeneralLane {
             exchange.refuse(refusal);
             return Err(Error::new(ErrorType::HTTPStatus(status)));
         }
-        exchange.upstream_began.get_or_insert(now);
+        exchange.upstream_began = None;
+        exchange.upstream_first_byte = None;
         let pick = exchange.pick.as_ref().expect("pick just succeeded");
         let mut peer = exchange.snapshot.peers.get(pick).clone();
+        if exchange.version == Version::Http2 {
+            // HTTP/1 sessions watch over a silent upstream themselves.
+            let cluster = &exchange.snapshot.config.clusters[pick.cluster()];
+            peer.options.read_timeout = Some(cluster.idle_timeout.max(cluster.first_byte_timeout));
+        }
         if peer.options.idle_timeout.is_some_and(|idle| idle.is_zero()) {
             // An idle time of zero ends a pooled connection soon, not at once: a request that follows
             // closely would still get it. Under a key of its own nobody finds it.
@@ -194,7 +226,7 @@ impl ProxyHttp for GeneralLane {
             record::connected(&admitted.exchange);
         }
         let body_done = session.as_downstream_mut().is_body_done();
-        arm_deadlines(admitted, body_done);
+        arm_deadlines(admitted, body_done, false);
         Ok(())
     }
 
@@ -206,7 +238,6 @@ impl ProxyHttp for GeneralLane {
     ) -> Result<()> {
         let admitted = ctx.admitted()?;
         let host = request.headers.get(http::header::HOST).cloned();
-        headers::to_origin_form(request)?;
         headers::edit_request(request, |headers| {
             forward::dress_request(&admitted.exchange, host, headers);
         })
@@ -214,7 +245,7 @@ impl ProxyHttp for GeneralLane {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Context,
@@ -230,15 +261,16 @@ impl ProxyHttp for GeneralLane {
             exchange.refuse(Refusal::new(Reason::BodyTooLarge));
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
-        if end_of_stream {
-            arm_deadlines(admitted, true);
+        // pingora has no timeout for bodies on HTTP/2.
+        if end_of_stream || exchange.version == Version::Http2 {
+            arm_deadlines(admitted, end_of_stream, is_answered(session));
         }
         Ok(())
     }
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -250,15 +282,14 @@ impl ProxyHttp for GeneralLane {
         if exchange.upstream_first_byte.is_none() {
             exchange.upstream_first_byte = exchange.upstream_began.map(|began| began.elapsed());
         }
-        // The answer has begun: from here on only the total deadline, if any, goes on.
-        admitted.progress.disarm();
-        arm_total(admitted);
+        let body_done = session.as_downstream_mut().is_body_done();
+        arm_deadlines(admitted, body_done, true);
         Ok(())
     }
 
     async fn response_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -266,9 +297,8 @@ impl ProxyHttp for GeneralLane {
         if response.status.is_informational() && response.status.as_u16() != 101 {
             return Ok(());
         }
-        // pingora has set its own mind since the front said so.
-        if self.hub.asks_clients_to_leave() || !admitted.keep_alive {
-            session.set_keepalive(None);
+        if self.hub.asks_clients_to_leave() {
+            admitted.progress.close_after();
         }
         if admitted.exchange.version == Version::Http10
             && response
@@ -277,7 +307,6 @@ impl ProxyHttp for GeneralLane {
         {
             // It knows no chunks: the end of the connection is the end of the body.
             response.remove_header(&http::header::TRANSFER_ENCODING);
-            session.set_keepalive(None);
         }
         headers::edit_response(response, |headers| {
             forward::dress_response(&admitted.exchange, headers);
@@ -306,12 +335,38 @@ impl ProxyHttp for GeneralLane {
             u32::from(snapshot.config.clusters[target.cluster].connect_retries) * u32::from(others)
         });
         // Nothing was sent, so even a request that must not run twice may try another endpoint.
-        let again = exchange.retries < allowed;
+        let again = ctx.connect_retries < allowed;
         if again {
+            ctx.connect_retries += 1;
             exchange.retries += 1;
             record::retried(exchange);
         }
         error.set_retry(again);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        // pingora's own rule: once more where a kept connection was closed under the request, and the
+        // request may run twice and is still there as a whole.
+        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated()
+        {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(reused);
+        }
+        if error.retry()
+            && let Some(admitted) = ctx.admitted.as_mut()
+        {
+            admitted.exchange.retries += 1;
+            record::retried(&admitted.exchange);
+        }
         error
     }
 
@@ -328,8 +383,15 @@ impl ProxyHttp for GeneralLane {
             };
         };
         let exchange = &mut *admitted.exchange;
-        let code = match refusal_of(error, admitted.progress.fault()) {
-            // The client went away: there is nobody to answer.
+        let waits_for = if session.was_upgraded() {
+            WaitsFor::Tunnel
+        } else if session.as_downstream_mut().is_body_done() {
+            WaitsFor::Answer
+        } else {
+            WaitsFor::Body
+        };
+        let code = match refusal_of(error, admitted.progress.fault(), waits_for) {
+            // The client went away, or a tunnel was idle: there is nobody to answer.
             None => 0,
             Some(refusal) => {
                 exchange.refuse(refusal);
@@ -338,12 +400,8 @@ impl ProxyHttp for GeneralLane {
                     .clone()
                     .expect("refuse keeps the first refusal");
                 let status = refusal.reason.status().as_u16();
-                // After an interim answer the final one is still due.
-                let unanswered = session.response_written().is_none_or(|response| {
-                    response.status.is_informational() && response.status.as_u16() != 101
-                });
-                if unanswered {
-                    session.set_keepalive(None);
+                if !is_answered(session) {
+                    admitted.progress.close_after();
                     // A client that is gone by now needs no answer.
                     let _gone = answer(session, exchange, refusal).await;
                 }
@@ -395,81 +453,4 @@ impl ProxyHttp for GeneralLane {
     ) -> bool {
         true
     }
-}
-
-/// Writes a refusal through pingora's session.
-async fn answer(session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<()> {
-    let request = session.req_header();
-    let answer = Answer::to(
-        &refusal,
-        Circumstances {
-            request_id: exchange.request_id,
-            origin: request
-                .headers
-                .get(http::header::ORIGIN)
-                .map(HeaderValue::as_bytes),
-            cors: exchange
-                .route
-                .map(|route| &exchange.snapshot.config.routes[route].cors),
-            edits: &exchange.edits.response,
-            head_only: request.method == http::Method::HEAD,
-        },
-    );
-    exchange.refuse(refusal);
-    let mut response = ResponseHeader::build(answer.status, Some(answer.headers.len() + 4))?;
-    for (name, value) in answer.headers {
-        response.append_header(name, value)?;
-    }
-    for (name, value) in forward::rate_headers(exchange).into_iter().flatten() {
-        response.insert_header(name, value)?;
-    }
-    let body = Bytes::from(answer.body);
-    let empty = body.is_empty();
-    session
-        .write_response_header(Box::new(response), empty)
-        .await?;
-    if !empty {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
-}
-
-/// Sets the deadline that is next: the first byte of the answer once the request is sent, or the
-/// whole request where that comes sooner.
-fn arm_deadlines(admitted: &mut Admitted, body_done: bool) {
-    if admitted.exchange.upstream_first_byte.is_some() {
-        return;
-    }
-    let Some(target) = admitted.exchange.target else {
-        return;
-    };
-    let cluster = &admitted.exchange.snapshot.config.clusters[target.cluster];
-    let now = Instant::now();
-    let first_byte = body_done.then(|| (now + cluster.first_byte_timeout, Reason::UpstreamTimeout));
-    let total = total_deadline(&admitted.exchange, cluster.total_timeout);
-    let next = [first_byte, total]
-        .into_iter()
-        .flatten()
-        .min_by_key(|(deadline, _)| *deadline);
-    if let Some((deadline, reason)) = next {
-        admitted
-            .progress
-            .arm(admitted.connection.epoch, deadline, reason);
-    }
-}
-
-fn arm_total(admitted: &mut Admitted) {
-    let Some(target) = admitted.exchange.target else {
-        return;
-    };
-    let total = admitted.exchange.snapshot.config.clusters[target.cluster].total_timeout;
-    if let Some((deadline, reason)) = total_deadline(&admitted.exchange, total) {
-        admitted
-            .progress
-            .arm(admitted.connection.epoch, deadline, reason);
-    }
-}
-
-fn total_deadline(exchange: &Exchange, total: Option<Duration>) -> Option<(Instant, Reason)> {
-    total.map(|total| (exchange.arrival.at + total, Reason::TotalTimeout))
 }

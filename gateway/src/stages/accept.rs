@@ -3,10 +3,14 @@
 use super::{Arrival, BodyLength, Exchange};
 use crate::hub::Hub;
 use crate::snapshot::Snapshot;
-use hub_core::{Edits, Headers, Reason, Refusal, RequestId, TraceContext, Version};
+use hub_core::{
+    Edit, Edits, HeaderName, Headers, Reason, Refusal, RequestId, TraceContext, Version,
+};
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Exchange {
     /// Begins a request: gives it an id and a trace. It keeps the snapshot to its end.
@@ -24,7 +28,12 @@ impl Exchange {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis());
         let request_id = RequestId::new(u64::try_from(unix_ms).unwrap_or(0), rng.random());
-        let trace = trace(headers, &mut rng);
+        let (trace, begun) = trace(headers, &mut rng);
+        let mut edits = Edits::default();
+        if begun && headers.get("tracestate").is_some() {
+            // It belongs to a trace that does not go on (W3C Trace Context, section 3.3.1).
+            edits.request.push(Edit::Remove(TRACESTATE));
+        }
         Box::new(Self {
             snapshot,
             arrival,
@@ -35,7 +44,7 @@ impl Exchange {
             route: None,
             identity: None,
             tenant: None,
-            edits: Edits::default(),
+            edits,
             rate: None,
             permit: None,
             target: None,
@@ -60,18 +69,19 @@ impl Exchange {
 }
 
 /// Goes on with the caller's trace where exactly one well-formed `traceparent` is there, starts one
-/// otherwise. The span id is ours in either case.
-fn trace(headers: Headers<'_>, rng: &mut impl Rng) -> TraceContext {
+/// otherwise, which the second value tells. The span id is ours in either case.
+fn trace(headers: Headers<'_>, rng: &mut impl Rng) -> (TraceContext, bool) {
     let mut values = headers.get_all("traceparent");
     let given = match (values.next(), values.next()) {
         (Some(value), None) => TraceContext::parse(value),
         _ => None,
     };
-    TraceContext {
+    let trace = TraceContext {
         trace_id: given.map_or_else(|| rng.random::<u128>().max(1), |trace| trace.trace_id),
         parent_id: rng.random::<u64>().max(1),
         flags: given.map_or(0, |trace| trace.flags),
-    }
+    };
+    (trace, given.is_none())
 }
 
 /// Refuses a body that says beforehand that it is too large. One that does not say is counted while

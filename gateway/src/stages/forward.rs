@@ -3,6 +3,7 @@
 
 use super::Exchange;
 use crate::front::forwarded::is_removed;
+use hub_core::names::OUR_HEADERS;
 use hub_core::{Edit, HeaderName, HeaderValue};
 
 /// A set of headers that can be changed: a lane's request or response.
@@ -29,16 +30,13 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// Headers by which the gateway speaks to upstreams.
-const OURS: &[u8] = b"x-hub-";
-
 /// True for a header that only the gateway, or a proxy that it trusts, may set: whatever a client
 /// sends under such a name is removed.
 fn is_ours(name: &[u8]) -> bool {
     is_removed(name)
         || name
-            .get(..OURS.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(OURS))
+            .get(..OUR_HEADERS.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(OUR_HEADERS.as_bytes()))
 }
 
 /// Changes the request for the upstream. Runs after hop-by-hop headers are stripped, so that

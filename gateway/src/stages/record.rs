@@ -83,6 +83,8 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
     let reason = exchange.reason();
     if let Some(mut pick) = exchange.pick.take() {
         match exchange.upstream_first_byte {
+            // It says itself that it cannot serve, which it says fast.
+            Some(_) if reason.is_none() && matches!(exchange.status, 502..=504) => pick.fail(now),
             Some(latency) if !failed => pick.succeed(latency, now),
             // A client that left is no fault of the endpoint's.
             _ if reason.is_some_and(is_upstream_fault) => pick.fail(now),

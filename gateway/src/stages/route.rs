@@ -1,5 +1,6 @@
 //! route: host, path, method and headers to a route; nothing of the tenant yet.
 
+use crate::front::path;
 use crate::router::{self, Match, Router};
 use http::header::ALLOW;
 use hub_core::{Edit, Edits, HeaderValue, Method, Reason, Refusal, RequestView};
@@ -16,13 +17,26 @@ pub struct RouteMatch<'s> {
 /// Finds the route of a request.
 ///
 /// # Errors
-/// [`Reason::NoRoute`], or [`Reason::MethodNotAllowed`] with an `Allow` header in `edits.response`.
+/// [`Reason::NoRoute`], or [`Reason::MethodNotAllowed`] with an `Allow` header in `edits.response`; or
+/// [`Reason::BadPath`] where an origin that drops parameters (`;x=1`) from a path would read it as one
+/// of another route, whose rules this request would not have been held to.
 pub fn route<'s>(
     router: &Router,
     view: &RequestView<'s>,
     edits: &mut Edits,
 ) -> Result<RouteMatch<'s>, Refusal> {
-    match router.find(view) {
+    let found = router.find(view);
+    if let Some(path) = path::without_parameters(view.path) {
+        let dropped = RequestView {
+            path: &path,
+            ..*view
+        };
+        if router.find(&dropped) != found {
+            return Err(Refusal::new(Reason::BadPath)
+                .with_detail("without its parameters the path takes another route"));
+        }
+    }
+    match found {
         Match::Found { route } => Ok(RouteMatch {
             route,
             path: view.path,
@@ -89,5 +103,27 @@ mod tests {
         assert_eq!(find("/a/"), Err(Refusal::new(Reason::NoRoute)));
         assert_eq!(find("*"), Err(Refusal::new(Reason::NoRoute)));
         assert!(edits.response.is_empty());
+    }
+
+    #[test]
+    fn parameters_may_not_lead_to_another_route() {
+        let (admin, all) = (
+            PathPattern::Prefix("/admin".into()),
+            PathPattern::Prefix("/".into()),
+        );
+        let router = Router::from_patterns([RoutePattern::any(&admin), RoutePattern::any(&all)]);
+        let mut edits = Edits::default();
+        let mut find = |path| {
+            Request::new("h", path).with(|view| {
+                route(&router, view, &mut edits)
+                    .map(|found| found.route)
+                    .map_err(|refusal| refusal.reason)
+            })
+        };
+        assert_eq!(find("/admin/a;v=1/b;w"), Ok(0));
+        assert_eq!(find("/cars;colour=red/x"), Ok(1));
+        assert_eq!(find("/;session=1"), Ok(1));
+        assert_eq!(find("/admin;x=1/users"), Err(Reason::BadPath));
+        assert_eq!(find("/admin;"), Err(Reason::BadPath));
     }
 }

@@ -286,7 +286,8 @@ impl Pick {
         }
     }
 
-    /// The endpoint could not be reached, broke off, or did not answer in time. Only the first verdict
+    /// The endpoint could not be reached, broke off, did not answer in time, or answered that it cannot
+    /// serve. Only the first verdict
     /// on a pick counts.
     pub fn fail(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.judged, true) {

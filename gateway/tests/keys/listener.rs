@@ -20,6 +20,7 @@ pub(crate) fn rows() -> Vec<Row> {
         let mut wire = site.send(header.to_owned() + &request("/", "")).await;
         answer(&mut wire).await
     });
+    let forwarded: Probe = probe!(site => site.forwarded("/", "X-Forwarded-For: 203.0.113.8, 203.0.113.9\r\n", "x-forwarded-for").await);
     vec![
         row(
             "listener[].name",
@@ -57,10 +58,17 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         row(
             "listener[].trusted_hops",
-            0,
             1,
-            &[],
-            probe!(site => site.forwarded("/", "X-Forwarded-For: 203.0.113.9\r\n", "x-forwarded-for").await),
+            2,
+            &[("listener[].trusted_from", json!(["127.0.0.0/8"]))],
+            forwarded,
+        ),
+        row(
+            "listener[].trusted_from",
+            json!(["127.0.0.0/8"]),
+            json!(["10.0.0.0/8"]),
+            &[("listener[].trusted_hops", json!(1))],
+            forwarded,
         ),
         row(
             "listener[].connections_max",

@@ -2,6 +2,8 @@
 
 use crate::edge::edge;
 
+const TWO_HOPS: &str = "trusted_hops = 2\ntrusted_from = [\"127.0.0.0/8\"]";
+
 fn values<'a>(request: &'a hub_testkit::RecordedRequest, name: &str) -> Vec<&'a str> {
     request.header_all(name).collect()
 }
@@ -66,9 +68,9 @@ async fn connection_that_names_the_forwarding_header_is_refused() {
     client
         .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For\r\n\r\n")
         .await;
-    edge.assert_refused(&mut client, hub_core::Reason::BadSyntax)
+    edge.assert_refused(&mut client, hub_core::Reason::BadHeader)
         .await;
-    assert_eq!(edge.origin.raw_bytes(), 0);
+    edge.assert_origin_untouched();
 }
 
 #[tokio::test]
@@ -86,7 +88,7 @@ async fn a_tenant_header_does_not_outvote_the_route_s_own_source() {
 
 #[tokio::test]
 async fn trusted_hops_are_believed_and_what_stands_before_them_is_not() {
-    let edge = edge("trusted_hops = 2", "").await;
+    let edge = edge(TWO_HOPS, "").await;
     edge.served(
         "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6, 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
          X-Forwarded-Proto: https\r\nX-Real-IP: 6.6.6.6\r\n\r\n",
@@ -106,8 +108,37 @@ async fn trusted_hops_are_believed_and_what_stands_before_them_is_not() {
 }
 
 #[tokio::test]
+async fn a_stranger_who_comes_past_the_proxies_is_not_believed() {
+    let edge = edge("trusted_hops = 1\ntrusted_from = [\"10.0.0.0/8\"]", "").await;
+    edge.served(
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\r\n",
+    )
+    .await;
+    let request = &edge.origin.requests()[0];
+    assert_eq!(values(request, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(values(request, "x-forwarded-proto"), ["http"]);
+    let line = &edge.hub.wait_for_access_log(1).await[0];
+    assert_eq!(line["client"], "127.0.0.1");
+}
+
+#[tokio::test]
+async fn the_state_of_a_trace_goes_up_only_with_its_trace() {
+    let edge = edge("", "").await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (parent, states) in [(trace, &["a=1"] as &[&str]), ("broken", &[])] {
+        edge.served(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nTraceparent: {parent}\r\nTracestate: a=1\r\n\r\n"
+        ))
+        .await;
+        let requests = edge.origin.requests();
+        let last = requests.last().expect("it was served");
+        assert_eq!(values(last, "tracestate"), states);
+    }
+}
+
+#[tokio::test]
 async fn fewer_members_than_trusted_hops_are_not_believed() {
-    let edge = edge("trusted_hops = 2", "").await;
+    let edge = edge(TWO_HOPS, "").await;
     edge.served("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
         .await;
     let request = &edge.origin.requests()[0];

@@ -73,6 +73,7 @@ refused! {
     an_empty_name_is_refused: get(": b") => BadHeader;
     a_tenant_look_alike_with_underscores_is_refused: get("X_Location_Id: loc_1") => BadHeader;
     a_tenant_look_alike_with_one_underscore_is_refused: get("X-Location_Id: loc_1") => BadHeader;
+    a_look_alike_of_the_verified_subject_is_refused: get("X_Hub_Subject: admin") => BadHeader;
     a_forwarding_look_alike_is_refused: get("X_Forwarded_For: 1.1.1.1") => BadHeader;
     an_unknown_expectation_is_refused: get("Expect: 200-ok") => BadExpectation;
 }

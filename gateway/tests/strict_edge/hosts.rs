@@ -8,6 +8,7 @@ fn host(value: &str) -> String {
 
 refused! {
     a_missing_host_is_refused: "GET / HTTP/1.1\r\nA: b\r\n\r\n" => BadHost;
+    a_missing_host_is_refused_on_http_1_0_too: "GET / HTTP/1.0\r\n\r\n" => BadHost;
     an_empty_host_is_refused: host("") => BadHost;
     two_hosts_are_refused: "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" => BadHost;
     two_equal_hosts_are_refused: "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n" => BadHost;
@@ -31,16 +32,22 @@ refused! {
 #[tokio::test]
 async fn an_absolute_uri_of_the_same_host_goes_up_in_origin_form() {
     let edge = edge("", "").await;
-    edge.served("GET http://a.example/x/../y?z=%2F HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    edge.served("GET http://a.example/x/./y?z=%2F HTTP/1.1\r\nHost: a.example\r\n\r\n")
         .await;
     edge.served("GET http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n")
         .await;
     let requests = edge.origin.requests();
-    assert_eq!(requests[0].target, "/x/../y?z=%2F");
+    assert_eq!(requests[0].target, "/x/./y?z=%2F");
     assert_eq!(
         requests[0].header_all("host").collect::<Vec<_>>(),
         ["a.example"]
     );
     assert_eq!(requests[1].target, "/");
+    edge.served("GET http://A.Example:80/ HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        .await;
+    edge.served("GET http://b.example/ HTTP/1.0\r\n\r\n").await;
+    let requests = edge.origin.requests();
+    assert_eq!(requests[2].header("host"), Some("a.example"));
+    assert_eq!(requests[3].header("host"), Some("b.example"));
     edge.assert_nothing_refused().await;
 }

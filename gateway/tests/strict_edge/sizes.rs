@@ -72,3 +72,19 @@ async fn a_chunk_that_would_exceed_the_route_s_bound_is_refused_when_it_is_annou
     edge.served("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(edge.origin.requests()[1].connection, 1);
 }
+
+/// Closing with bytes unread makes the kernel reset the connection, and the answer with it.
+#[tokio::test]
+async fn a_client_that_goes_on_sending_too_much_can_still_read_why_it_may_not() {
+    let edge = edge("", "body_bytes_max = 1000\n").await;
+    let mut client = edge.client().await;
+    let chunk = format!("{:x}\r\n{}\r\n", 50_000, "x".repeat(50_000));
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n{}",
+            chunk.repeat(4)
+        ))
+        .await;
+    client.half_close().await;
+    edge.assert_refused(&mut client, Reason::BodyTooLarge).await;
+}

@@ -102,6 +102,49 @@ async fn a_client_that_does_not_read_is_closed_at_the_write_timeout() {
     assert_eq!(edge.hub.wait_for_access_log(1).await[0]["status"], 200);
 }
 
+/// No answer is larger than what is gathered before it is written, so none is written in parts.
+#[tokio::test]
+async fn a_client_that_reads_none_of_many_small_answers_is_closed_at_the_write_timeout() {
+    let origin = Origin::builder()
+        .respond(Reply::new(200).repeated(b'x', 10_000))
+        .start()
+        .await;
+    let edge = Edge::before(origin, "write_timeout_ms = 100", "").await;
+    let mut client = edge.client().await;
+    // 20 MB of answers are more than all buffers hold.
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_000))
+        .await;
+    edge.hub
+        .wait_for_metric(names::CONNECTIONS_CLOSED_TOTAL, &[], |closed| closed >= 1.0)
+        .await;
+    assert!(edge.origin.request_count() < 2_000);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_first_chunk_is_not_refused() {
+    let edge = edge("", "").await;
+    let mut client = edge.client().await;
+    client
+        .send("POST /gone HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5")
+        .await;
+    edge.hub
+        .wait_for_metric(names::REQUESTS_STARTED_TOTAL, &[], |begun| begun >= 1.0)
+        .await;
+    drop(client);
+    let line = &edge.hub.wait_for_access_log(1).await[0];
+    assert_eq!(
+        (&line["method"], &line["path"]),
+        (&"POST".into(), &"/gone".into())
+    );
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+    edge.assert_nothing_refused().await;
+    edge.assert_origin_untouched();
+}
+
 #[tokio::test]
 async fn five_hundred_idle_and_half_sent_connections_do_not_stop_a_good_client() {
     let edge = edge("", "").await;

@@ -95,6 +95,9 @@ fn front() -> Vec<Case> {
         listener("address = \"localhost:8080\"", r#"listener "http".address"#, "no literal address"),
         listener("address = \"127.0.0.1\"", r#"listener "http".address"#, "has no port"),
         listener("address = 8080", r#"listener "http".address"#, "takes text in quotes, found the number 8080"),
+        listener(&number("trusted_hops", "1"), r#"listener "http".trusted_from"#, "list the networks").on(2),
+        listener(&number("trusted_from", "[\"10.0.0.0/8\"]"), r#"listener "http".trusted_from"#, "has no effect while trusted_hops is 0"),
+        listener(&number("trusted_hops", "1\ntrusted_from = [\"10.0.0.1/8\"]"), r#"listener "http".trusted_from[0]"#, "write 10.0.0.0/8").on(5),
         listener(&number("trusted_hops", "11"), r#"listener "http".trusted_hops"#, "from 0 to 10"),
         listener(&number("head_timeout_ms", "99"), r#"listener "http".head_timeout_ms"#, "from 100 to 120000"),
         listener(&number("head_timeout_ms", "-1"), r#"listener "http".head_timeout_ms"#, "-1 is out of range"),
@@ -177,6 +180,8 @@ fn upstream() -> Vec<Case> {
         cluster("active = \"green\"", r#"cluster "app".endpoints.green"#, "set active to the other colour").on(8),
         cluster("active = \"gren\"", r#"cluster "app".active"#, "did you mean \"green\"?"),
         cluster("balance = \"random\"", r#"cluster "app".balance"#, r#"known: "peak_ewma", "round_robin""#),
+        cluster("first_byte_timeout_ms = 60001", r#"cluster "app".first_byte_timeout_ms"#, "raise idle_timeout_ms"),
+        cluster("idle_timeout_ms = 29999", r#"cluster "app".first_byte_timeout_ms"#, "30000 is more than idle_timeout_ms (29999)").on(5),
         cluster("connect_retries = 2", r#"cluster "app".connect_retries"#, "from 0 to 1"),
         cluster("tls = { server_name = \"\" }", r#"cluster "app".tls.server_name"#, "turn verification off"),
         cluster("tls = { server_name = \"a b\" }", r#"cluster "app".tls.server_name"#, "no host name"),
@@ -479,5 +484,15 @@ proptest! {
             prop_assert!(!problems.is_empty());
             prop_assert!(problems.to_string().contains("problem"));
         }
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_secrets_name_or_path_is_not_repeated() {
+    for key in ["token_env", "token_file"] {
+        let text = format!("{BASE}[admin]\n{key} = \"s3cr3t-in-the-wrong-place\"\n");
+        let problems = format!("{:?}", problems(&text));
+        assert!(problems.contains(&format!("admin.{key}")), "{problems}");
+        assert!(!problems.contains("s3cr3t"), "{problems}");
     }
 }

@@ -1,6 +1,6 @@
 //! Everything of a reload that takes long and changes nothing: reading, checking, comparing, building.
 
-use super::{Outcome, Queue, load};
+use super::{Options, Outcome, Queue, load, tell_warnings};
 use crate::control::stamps::Stamps;
 use crate::front::tls;
 use crate::hub::Hub;
@@ -36,7 +36,7 @@ pub(super) struct Ready {
 }
 
 /// Prepares a reload. `queue` learns which files were read.
-pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, dry_run: bool) -> Prepared {
+pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, options: Options) -> Prepared {
     let current = hub.snapshot();
     let began = SystemTime::now();
     let mut known = files(file, &current.config);
@@ -44,7 +44,7 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, dry_run: bool) -> P
     let before = Stamps::now(&known);
     // Now already, so that nobody asks for a second reload for what this one is about to read.
     *queue.read.lock() = before.clone();
-    let loaded = load(file);
+    let loaded = load(file, Some(&current.config), options.allow_removals);
     let read = match &loaded {
         Ok(config) => files(file, config),
         Err(problems) => {
@@ -63,7 +63,8 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, dry_run: bool) -> P
             });
         }
     };
-    match prepare_config(hub, &current, config, dry_run) {
+    tell_warnings(&config);
+    match prepare_config(hub, &current, config, options.dry_run) {
         Ok(prepared) => prepared,
         Err(problem) => Prepared::Done(Outcome::Rejected {
             problems: vec![problem],

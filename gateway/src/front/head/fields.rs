@@ -4,8 +4,11 @@ use super::bytes::{bare_lf, control_in_line, first_control, is_whole_token, refu
 use super::names::{Known, imitates_interpreted, known};
 use super::{FieldSpan, Framing, Head, Line, Part, Span, Text, Upgrade};
 use crate::front::host;
-use hub_core::{Method, Reason, Refusal, Version};
+use hub_core::{Headers, Method, Reason, Refusal, Version};
 use std::borrow::Cow;
+
+/// Most options of all Connection headers together.
+const CONNECTION_OPTIONS_MAX: u8 = 9;
 
 /// What the fields so far said, as far as it matters to the message as a whole.
 #[derive(Debug, Default)]
@@ -20,6 +23,7 @@ pub(super) struct Seen {
     upgrade_twice: bool,
     websocket_key: bool,
     websocket_version: bool,
+    connection_options: u8,
     /// Host and port of the Host header.
     host: Option<(Text, Option<u16>)>,
     /// What an absolute URI said instead.
@@ -60,10 +64,7 @@ pub(super) fn read(
     }
     let name = &line[..name_len];
     if odd && imitates_interpreted(name) {
-        return Err(refuse(
-            Reason::BadHeader,
-            "a header name imitates a trusted one",
-        ));
+        return Err(imitation());
     }
     let control = first_control(line, name_len + 1);
     match line.get(control..) {
@@ -87,6 +88,27 @@ pub(super) fn read(
     }
     head.fields.push(field);
     Ok(Line::Next(start + control + 2))
+}
+
+/// Holds fields that another parser has read, as HTTP/2's, to the rules of a head. Gives what
+/// Content-Length announces.
+pub(crate) fn check(headers: Headers<'_>) -> Result<Option<u64>, Refusal> {
+    let mut seen = Seen::default();
+    for field in headers.iter() {
+        if imitates_interpreted(field.name) {
+            return Err(imitation());
+        }
+        if let Some(name) = known(field.name) {
+            // Where the value stands does not matter: no head is kept.
+            seen.take(name, field.value, Span { start: 0, len: 0 }, Version::Http2)?;
+        }
+    }
+    Ok(seen.has(Known::ContentLength).then_some(seen.length))
+}
+
+#[cold]
+fn imitation() -> Refusal {
+    refuse(Reason::BadHeader, "a header name imitates a trusted one")
 }
 
 #[cold]
@@ -200,7 +222,18 @@ impl Seen {
                     "a Connection option is not a token",
                 ));
             }
+            // pingora refuses both of these too, but only when the request has an upstream already.
+            self.connection_options = self.connection_options.saturating_add(1);
+            if self.connection_options > CONNECTION_OPTIONS_MAX {
+                return Err(refuse(Reason::BadHeader, "too many Connection options"));
+            }
             let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
+            if is("x-forwarded-for") || is("x-forwarded-host") || is("x-forwarded-proto") {
+                return Err(refuse(
+                    Reason::BadHeader,
+                    "Connection names a header that tells who the client is",
+                ));
+            }
             self.close |= is("close");
             self.keep_alive |= is("keep-alive");
             self.connection_upgrade |= is("upgrade");
@@ -217,6 +250,7 @@ impl Seen {
 
     /// Draws the conclusions once every field was read.
     pub(super) fn conclude(mut self, head: &mut Head, window: &[u8]) -> Result<(), Refusal> {
+        head.absolute = self.target.is_some();
         self.conclude_host(head, window)?;
         head.framing = match (
             self.has(Known::ContentLength),
@@ -275,7 +309,8 @@ impl Seen {
                 return Err(refuse(Reason::BadHost, "HTTP/1.1 without a Host header"));
             }
             (None, Some(target)) => (Text::Owned(target.host), target.port),
-            (None, None) => return Ok(()),
+            // It would go on as HTTP/1.1, which must have one.
+            (None, None) => return Err(refuse(Reason::BadHost, "neither Host nor absolute URI")),
         };
         Ok(())
     }

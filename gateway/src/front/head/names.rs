@@ -24,7 +24,12 @@ const INTERPRETED: &[&str] = &[
 ];
 
 /// Families of which the gateway, or an origin behind it, believes every member. In lower case.
-const INTERPRETED_PREFIXES: &[&str] = &["sec-websocket-", "x-forwarded-", "x-location-"];
+const INTERPRETED_PREFIXES: &[&str] = &[
+    "sec-websocket-",
+    "x-forwarded-",
+    hub_core::names::OUR_HEADERS,
+    "x-location-",
+];
 
 /// A header that the parser itself acts on or of which there may be only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +77,15 @@ pub fn imitates(name: &[u8], trusted: &str) -> bool {
 
 /// True where `name` imitates one of the headers that the gateway gives a meaning.
 pub fn imitates_interpreted(name: &[u8]) -> bool {
-    INTERPRETED.iter().any(|trusted| imitates(name, trusted))
-        || super::super::forwarded::REMOVED
-            .iter()
-            .any(|trusted| imitates(name, trusted))
-        || INTERPRETED_PREFIXES
-            .iter()
-            .any(|prefix| starts_alike(name, prefix) && has_odd_separator(name))
+    // Which nearly no name does: only an odd separator can be taken for a hyphen.
+    has_odd_separator(name)
+        && (INTERPRETED.iter().any(|trusted| imitates(name, trusted))
+            || super::super::forwarded::REMOVED
+                .iter()
+                .any(|trusted| imitates(name, trusted))
+            || INTERPRETED_PREFIXES
+                .iter()
+                .any(|prefix| starts_alike(name, prefix)))
 }
 
 /// True where a trailer of that name could change how the message is framed, routed, believed or
@@ -137,6 +144,8 @@ mod tests {
             "X_Forwarded_Anything",
             "x-location_x",
             "sec_websocket_key",
+            "X_Hub_Subject",
+            "x-hub_anything",
             "Content_Length",
         ] {
             assert!(imitates_interpreted(name.as_bytes()), "{name}");
@@ -153,6 +162,7 @@ mod tests {
             "HOST",
             "x-forwarded-for",
             "x_location_id",
+            "x-hub-subject",
             "Forwarded",
             "if-match",
         ] {

@@ -30,16 +30,25 @@ pub(super) fn read(
     };
     let method = Method::from_bytes(&window[..method_end])
         .map_err(|_| refuse(Reason::BadMethod, "the method is not a token"))?;
-    if is_never_forwarded(&method) {
+    check_method(&method)?;
+    head.method = method;
+    head.version = version;
+    target(window, target_start, target_end, head, seen)?;
+    Ok(Line::Next(target_end + 1 + VERSION_BYTES))
+}
+
+/// Refuses methods that no origin ever sees, whatever version of HTTP they came by.
+pub(crate) fn check_method(method: &Method) -> Result<(), Refusal> {
+    if method.as_str().len() > METHOD_BYTES_MAX {
+        return Err(refuse(Reason::BadMethod, "the method is too long"));
+    }
+    if is_never_forwarded(method) {
         return Err(refuse(
             Reason::BadMethod,
             "CONNECT and TRACE are never forwarded",
         ));
     }
-    head.method = method;
-    head.version = version;
-    target(window, target_start, target_end, head, seen)?;
-    Ok(Line::Next(target_end + 1 + VERSION_BYTES))
+    Ok(())
 }
 
 /// True for methods that no origin ever sees.
@@ -223,6 +232,13 @@ fn path_and_query(window: &[u8], start: usize, end: usize, head: &mut Head) -> R
 
 fn query(window: &[u8], start: usize, end: usize, head: &mut Head) -> Result<(), Refusal> {
     let query = &window[start..end];
+    check_query(query)?;
+    head.query = Some(Span::new(start, query.len()));
+    Ok(())
+}
+
+/// Refuses bytes that a query may not hold.
+pub(crate) fn check_query(query: &[u8]) -> Result<(), Refusal> {
     for (at, byte) in query.iter().enumerate() {
         if is_query(*byte) {
             continue;
@@ -235,6 +251,5 @@ fn query(window: &[u8], start: usize, end: usize, head: &mut Head) -> Result<(),
         };
         return Err(refuse(Reason::BadPath, rule));
     }
-    head.query = Some(Span::new(start, query.len()));
     Ok(())
 }

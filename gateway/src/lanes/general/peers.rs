@@ -56,9 +56,9 @@ fn peer(cluster: &Cluster, endpoint: &Endpoint) -> HttpPeer {
     let options = &mut peer.options;
     options.connection_timeout = Some(cluster.connect_timeout);
     options.total_connection_timeout = Some(cluster.connect_timeout);
-    options.read_timeout = Some(cluster.idle_timeout);
     options.write_timeout = Some(cluster.idle_timeout);
-    // pingora reads `Some(0)` as "do not keep".
+    // Zero stands for "do not keep"; the lane sees to it, since pingora's pool would keep it for a
+    // moment.
     options.idle_timeout = Some(cluster.keepalive_timeout.unwrap_or(Duration::ZERO));
     if cluster.tls.is_none() {
         options.tcp_keepalive = Some(keepalive());

@@ -1,11 +1,14 @@
 //! HTTP/2 requests as the stages see them.
 
 use crate::front::app::Connection;
-use crate::front::{host, path};
+use crate::front::{head, host, path};
 use crate::hub::Hub;
 use crate::stages::{self, BodyLength, Exchange};
-use hub_core::{HeaderField, Headers, Method, Reason, Refusal, RequestView, Version};
+use bytes::Bytes;
+use http::header::COOKIE;
+use hub_core::{HeaderField, HeaderValue, Headers, Method, Reason, Refusal, RequestView, Version};
 use pingora::http::RequestHeader;
+use pingora::{ErrorType, OrErr};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,17 +52,21 @@ fn checked(
     if headers.len() > listener.header_count_max {
         return Err(Refusal::new(Reason::HeadTooLarge));
     }
-    if matches!(request.method, Method::CONNECT | Method::TRACE) {
-        return Err(Refusal::new(Reason::BadMethod));
+    head::check_method(&request.method)?;
+    // What the head would be on HTTP/1: each field has a colon, a space and a line end.
+    let bytes: usize = headers
+        .iter()
+        .map(|f| f.name.len() + f.value.len() + 4)
+        .sum();
+    if bytes + target.len() > listener.head_bytes_max {
+        return Err(Refusal::new(Reason::HeadTooLarge));
     }
-    // Names that differ from ones we interpret by an underscore only: some origins read both alike.
-    if fields_look_alike(headers) {
-        return Err(Refusal::new(Reason::BadHeader));
-    }
+    let length = head::check_fields(headers)?;
     let (path_raw, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
+    head::check_query(query.unwrap_or("").as_bytes())?;
     let path: Cow<'_, str> = if path_raw == "*" && request.method == Method::OPTIONS {
         Cow::Borrowed("*")
     } else {
@@ -81,23 +88,25 @@ fn checked(
         client: &client,
         request_id: &request_id,
     };
-    let length = match request.headers.get(http::header::CONTENT_LENGTH) {
-        None => BodyLength::Unknown,
-        Some(value) => value
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .map_or(Err(Refusal::new(Reason::BadFraming)), |bytes| {
-                Ok(BodyLength::Known(bytes))
-            })?,
-    };
+    let length = length.map_or(BodyLength::Unknown, BodyLength::Known);
     stages::admit(exchange, &view, length)
 }
 
-fn fields_look_alike(headers: Headers<'_>) -> bool {
-    headers
-        .iter()
-        .any(|field| crate::front::head::is_look_alike(field.name))
+/// Makes one Cookie line of several: HTTP/2 lets clients send each cookie in a field of its own, and
+/// HTTP/1 does not (RFC 9113, section 8.2.3).
+pub(super) fn join_cookies(request: &mut RequestHeader) -> pingora::Result<()> {
+    let mut crumbs = request.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return Ok(());
+    };
+    let mut whole = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(crumb.as_bytes());
+    }
+    let whole = HeaderValue::from_maybe_shared(Bytes::from(whole))
+        .or_err(ErrorType::InternalError, "cookies are no header value")?;
+    request.insert_header(COOKIE, whole)
 }
 
 /// `:authority`, or Host where there is none; both must agree, which pingora has checked.

@@ -1,16 +1,15 @@
 //! TLS at the listener and HTTP/2 above it.
 
-use bytes::Bytes;
-use h2::client::{self, SendRequest};
-use http::{HeaderMap, Request, StatusCode};
-use hub_testkit::{Behaviour, Ca, Gate, Hub, Leaf, Origin, Reply, Signal, Wire, demo_config};
+mod http2;
+mod slow_http2;
+
+use hub_testkit::{Ca, Hub, Leaf, Origin, Wire, demo_config};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -18,6 +17,17 @@ const EXPIRY: &str = "hub_tls_certificate_expiry_timestamp_seconds";
 
 /// A listener with these certificates, files `0.pem`, `0.key`, and so on.
 async fn start(origin: &Origin, leaves: &[&Leaf], tls: &str, more: &str) -> Hub {
+    start_with(origin, leaves, tls, "", more).await
+}
+
+/// The same with more keys of the listener.
+async fn start_with(
+    origin: &Origin,
+    leaves: &[&Leaf],
+    tls: &str,
+    listener: &str,
+    more: &str,
+) -> Hub {
     let mut builder = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref());
     let mut list = Vec::new();
     for (i, leaf) in leaves.iter().enumerate() {
@@ -31,7 +41,7 @@ async fn start(origin: &Origin, leaves: &[&Leaf], tls: &str, more: &str) -> Hub 
     let config = demo_config(origin.endpoint()).replace(
         "name = \"public\"\naddress = \"127.0.0.1:0\"\n",
         &format!(
-            "name = \"public\"\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{}]{tls} }}\n",
+            "name = \"public\"\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{}]{tls} }}\n{listener}\n",
             list.join(", ")
         ),
     ) + more;
@@ -266,212 +276,6 @@ async fn a_client_that_does_not_finish_its_handshake_is_closed() {
     half.read_to_close().await;
     hub.wait_for_metric("hub_tls_handshake_failures_total", &[], |n| n == 2.0)
         .await;
-}
-
-// HTTP/2.
-
-struct Http2 {
-    requests: SendRequest<Bytes>,
-    connection: JoinHandle<Result<(), h2::Error>>,
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Http2 {
-    async fn connect(hub: &Hub, ca: &Ca) -> Self {
-        let mut config = ClientConfig::clone(&client_config(ca, &[&rustls::version::TLS13]));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let stream = handshake(hub.addr("public"), "a.test", Arc::new(config))
-            .await
-            .expect("a handshake");
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-        let (requests, connection) = client::handshake(stream).await.expect("HTTP/2");
-        Self {
-            requests,
-            connection: tokio::spawn(connection),
-        }
-    }
-
-    async fn send(&self, request: Request<()>, body: &[u8]) -> Result<Answer, h2::Error> {
-        let mut requests = self.requests.clone().ready().await?;
-        let (answer, mut stream) = requests.send_request(request, body.is_empty())?;
-        if !body.is_empty() {
-            // Refused bodies end with a reset of the stream, which the answer's status explains.
-            stream.send_data(Bytes::copy_from_slice(body), true).ok();
-        }
-        let answer = answer.await?;
-        let (head, mut data) = answer.into_parts();
-        let mut body = Vec::new();
-        while let Some(chunk) = data.data().await {
-            let chunk = chunk?;
-            data.flow_control().release_capacity(chunk.len())?;
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
-    }
-
-    async fn ask(&self, request: Request<()>, body: &[u8]) -> Answer {
-        let answer = tokio::time::timeout(Duration::from_secs(10), self.send(request, body));
-        answer.await.expect("an answer in time").expect("an answer")
-    }
-}
-
-impl Answer {
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("JSON")
-    }
-
-    fn code(&self) -> (u16, String) {
-        let code = self.json()["error"]["code"].as_str().unwrap_or("?").into();
-        (self.status.as_u16(), code)
-    }
-}
-
-fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<()> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(format!("https://a.test{path}"));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    request.body(()).expect("a request")
-}
-
-const TENANTS: &str = "tenant = { sources = [{ header = \"x-location-id\" }] }\nbody_bytes_max = 1000\n[[tenant]]\nid = \"loc_A\"\n[[tenant]]\nid = \"loc_B\"\nrequests_per_second = 1\nburst = 1\n";
-
-#[tokio::test]
-async fn http2_requests_are_forwarded_with_their_bodies() {
-    let origin = Origin::start().await;
-    let ca = Ca::new("public authority");
-    let hub = start(&origin, &[&ca.issue(&["a.test"])], "", TENANTS).await;
-    let client = Http2::connect(&hub, &ca).await;
-    let tenant = [("x-location-id", "loc_A")];
-    let answer = client.ask(request("GET", "/a?b=c", &tenant), b"").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json()["target"], "/a?b=c");
-    let answer = client.ask(request("POST", "/p", &tenant), b"hello").await;
-    assert_eq!(answer.json()["body"], "hello");
-    let seen = origin.requests();
-    assert_eq!(seen.len(), 2);
-    for request in &seen {
-        assert_eq!(request.version, "HTTP/1.1");
-        assert_eq!(request.header("host"), Some("a.test"));
-        assert_eq!(request.header("x-location-id"), Some("loc_A"));
-        assert_eq!(request.header("x-forwarded-proto"), Some("https"));
-    }
-    let log = hub.wait_for_access_log(2).await;
-    assert_eq!(log[0]["tenant"], "loc_A");
-    assert_eq!(log[1]["bytes_in"], 5);
-}
-
-#[tokio::test]
-async fn http2_requests_are_held_to_the_same_rules() {
-    let origin = Origin::start().await;
-    let ca = Ca::new("public authority");
-    let hub = start(&origin, &[&ca.issue(&["a.test"])], "", TENANTS).await;
-    let client = Http2::connect(&hub, &ca).await;
-    for (path, headers, status, code) in [
-        ("/", vec![], 400, "tenant_missing"),
-        ("/", vec![("x-location-id", "")], 400, "tenant_malformed"),
-        ("/", vec![("x-location-id", "loc_C")], 404, "tenant_unknown"),
-        (
-            "/",
-            vec![("x-location-id", "loc_A"), ("x-location-id", "loc_B")],
-            400,
-            "tenant_malformed",
-        ),
-        (
-            "/",
-            vec![("x-location-id", "loc_A"), ("x_location_id", "loc_B")],
-            400,
-            "bad_header",
-        ),
-        ("/a%2fb", vec![("x-location-id", "loc_A")], 400, "bad_path"),
-    ] {
-        let text = format!("{path} {headers:?}");
-        let answer = client.ask(request("GET", path, &headers), b"").await;
-        assert_eq!(answer.code(), (status, code.into()), "{text}");
-    }
-    assert_eq!(origin.request_count(), 0);
-    let tenant = [("x-location-id", "loc_B")];
-    let answer = client.ask(request("GET", "/", &tenant), b"").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.headers["ratelimit-limit"], "1");
-    // The connection has survived all of it.
-    assert!(!client.connection.is_finished());
-}
-
-#[tokio::test]
-async fn an_http2_body_that_grows_too_large_is_413() {
-    let gate = Gate::closed();
-    let origin = Origin::builder()
-        .respond(Reply::ok("read").read_after(&gate))
-        .start()
-        .await;
-    let ca = Ca::new("public authority");
-    let hub = start(&origin, &[&ca.issue(&["a.test"])], "", TENANTS).await;
-    let client = Http2::connect(&hub, &ca).await;
-    let tenant = [("x-location-id", "loc_A")];
-    let answer = client
-        .ask(request("POST", "/", &tenant), &[b'x'; 1001])
-        .await;
-    assert_eq!(answer.code(), (413, "body_too_large".into()));
-    let line = hub.wait_for_access_log(1).await.remove(0);
-    assert_eq!(line["reason"], "body_too_large");
-}
-
-#[tokio::test]
-async fn too_many_http2_headers_and_too_long_targets_are_refused() {
-    let origin = Origin::start().await;
-    let ca = Ca::new("public authority");
-    let hub = start(&origin, &[&ca.issue(&["a.test"])], "", "").await;
-    let client = Http2::connect(&hub, &ca).await;
-    let names: Vec<String> = (0..101).map(|i| format!("x-{i}")).collect();
-    let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
-    let answer = client.ask(request("GET", "/", &headers), b"").await;
-    assert_eq!(answer.code(), (431, "head_too_large".into()));
-    let long = format!("/{}", "a".repeat(8192));
-    let answer = client.ask(request("GET", &long, &[]), b"").await;
-    assert_eq!(answer.code(), (414, "uri_too_long".into()));
-    assert_eq!(origin.request_count(), 0);
-}
-
-#[tokio::test]
-async fn a_draining_gateway_finishes_http2_streams_and_says_goodbye() {
-    let gate = Gate::closed();
-    let origin = Origin::builder()
-        .on("/slow", Reply::ok("slow").after(&gate))
-        .on("/hang", Behaviour::Hang)
-        .start()
-        .await;
-    let ca = Ca::new("public authority");
-    let mut hub = start(&origin, &[&ca.issue(&["a.test"])], "", "").await;
-    let client = Http2::connect(&hub, &ca).await;
-    let slow = client.ask(request("GET", "/slow", &[]), b"");
-    let rest = async {
-        origin.wait_for_requests(1).await;
-        hub.signal(Signal::TERM);
-        hub.wait_for_stderr("drain").await;
-        gate.open();
-    };
-    let (answer, ()) = tokio::join!(slow, rest);
-    assert_eq!(
-        (answer.status.as_u16(), answer.body.as_slice()),
-        (200, b"slow".as_slice())
-    );
-    // After GOAWAY and the last stream the connection ends without an error.
-    let ended = tokio::time::timeout(Duration::from_secs(10), client.connection).await;
-    let ended = ended.expect("it ends in time").expect("the task runs");
-    assert!(ended.is_ok(), "{ended:?}");
-    assert!(hub.wait_exit().await.success());
 }
 
 #[tokio::test]
