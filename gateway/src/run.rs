@@ -98,7 +98,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::default());
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
-    hub.after_swap(None, &hub.snapshot(), None);
+    hub.after_swap(None, &hub.snapshot(), &[], None);
     hub.join_scrapes();
 
     let data = tokio::runtime::Builder::new_multi_thread()

@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(low.result(LONG, || 7), Ok(7));
     }
 
-    /// Keeps the thread busy until the gate is opened or dropped.
+    /// Keeps the thread busy until the gate is dropped.
     fn occupy(low: &LowThread) -> SyncSender<()> {
         let (began, begun) = sync_channel(0);
         let (gate, opened) = sync_channel::<()>(0);

@@ -7,7 +7,7 @@ use crate::hub::Hub;
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::telemetry::access_log::Prepared as PreparedLog;
-use crate::telemetry::metrics::CERTIFICATES_REJECTED;
+use crate::telemetry::metrics::{CERTIFICATES_REJECTED, RouteKey};
 use hub_config::{Diff, runtime};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(super) enum Prepared {
 pub(super) struct Ready {
     pub(super) next: Arc<Snapshot>,
     pub(super) diff: Diff,
+    /// Series of what is no more.
+    pub(super) gone: Vec<RouteKey>,
     /// By position of the listener.
     pub(super) certificates: Vec<(usize, tls::Prepared)>,
     /// Some certificate is another one.
@@ -99,8 +101,10 @@ fn prepare_config(
     if config.hash == current.config.hash && diff.is_empty() {
         return Ok(Prepared::Done(Outcome::Unchanged { hash: config.hash }));
     }
+    let next = Snapshot::build(config, Some(current), hub);
     Ok(Prepared::Ready(Box::new(Ready {
-        next: Arc::new(Snapshot::build(config, Some(current), hub)),
+        gone: next.lacks_of(current),
+        next: Arc::new(next),
         diff,
         certificates,
         rotated,

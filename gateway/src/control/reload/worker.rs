@@ -99,6 +99,7 @@ impl Worker {
         let Ready {
             next,
             diff,
+            gone,
             certificates,
             rotated,
             log,
@@ -111,7 +112,7 @@ impl Worker {
         }
         let old = self.hub.swap(Arc::clone(&next));
         let took = began.elapsed();
-        self.hub.after_swap(Some(&old), &next, log);
+        self.hub.after_swap(Some(&old), &next, &gone, log);
         if rotated {
             self.hub.metrics.certificates_read(CERTIFICATES_APPLIED);
         }
