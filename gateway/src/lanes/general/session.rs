@@ -9,44 +9,29 @@
 //! reusable only if both messages were complete.
 
 mod answer;
+mod home;
+mod pingora;
+mod request;
 mod retry;
+
+pub(crate) use home::{Home, Returned};
 
 use crate::front::body::MessageBody;
 use crate::front::downstream::Downstream;
 use crate::front::head::Head;
 use crate::front::stall::Stall;
+use ::pingora::http::{RequestHeader, ResponseHeader};
+use ::pingora::{Error, ErrorType, OrErr, Result};
 use answer::Framer;
-use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures_core::Stream;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Uri, header};
-use hub_core::{HeaderName, HeaderValue, Reason, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Digest;
-use pingora::protocols::http::HttpTask;
-use pingora::protocols::http::custom::CustomMessageWrite;
-use pingora::protocols::http::custom::server::Session as CustomSession;
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::{Error, ErrorType, OrErr, Result};
+use bytes::Bytes;
+use hub_core::Reason;
+use request::request_header;
 use retry::RetryBuffer;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-/// Where a connection waits for the front after a request.
-#[derive(Debug, Default)]
-pub(crate) struct Home(Mutex<Option<Returned>>);
-
-/// A connection after a request.
-#[derive(Debug)]
-pub(crate) struct Returned {
-    pub(crate) downstream: Box<Downstream>,
-    /// Both messages are complete, and neither side asked for an end.
-    pub(crate) reusable: bool,
-}
 
 /// What the front knows of a request beside its head.
 #[derive(Debug)]
@@ -76,19 +61,6 @@ pub(crate) struct Http1Session {
     retry: RetryBuffer,
     response: Option<Box<ResponseHeader>>,
     framer: Framer,
-}
-
-// === impl Home ===
-
-impl Home {
-    fn put(&self, returned: Returned) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(returned);
-    }
-
-    /// The connection, once its request is over.
-    pub(crate) fn take(&self) -> Option<Returned> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 // === impl Http1Session ===
@@ -348,52 +320,6 @@ fn write_error(error: io::Error) -> Box<Error> {
     Error::because(kind, "writing to the client", error).into_down()
 }
 
-/// The head as pingora holds it, sharing the bytes of `bytes`.
-fn request_header(head: &Head, bytes: &Bytes, websocket: bool) -> Result<RequestHeader> {
-    let mut parts = http::Request::new(()).into_parts().0;
-    parts.method = head.method.clone();
-    parts.version = match head.version {
-        Version::Http10 => http::Version::HTTP_10,
-        _ => http::Version::HTTP_11,
-    };
-    // Origin form always: upstreams are origins, not proxies.
-    let target = head.target(bytes);
-    let held = PathAndQuery::from_maybe_shared(target.clone())
-        .ok()
-        .filter(|held| held.as_str().as_bytes() == target);
-    let raw = held.is_none().then_some(target);
-    if let Some(held) = held {
-        parts.uri = Uri::from(held);
-    }
-    let mut headers = HeaderMap::with_capacity(head.field_count() + ADDED_HEADERS);
-    for field in head.fields(bytes) {
-        let name = HeaderName::from_bytes(field.name)
-            .or_err(ErrorType::InvalidHTTPHeader, "a header's name")?;
-        // Any Upgrade header makes pingora take the request for an upgrade. Without it, it is the plain
-        // request that HTTP allows a server to make of it.
-        if name == header::UPGRADE && !websocket {
-            continue;
-        }
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
-            .or_err(ErrorType::InvalidHTTPHeader, "a header's value")?;
-        headers.append(name, value);
-    }
-    if let Some(authority) = head.target_authority(bytes) {
-        let value = HeaderValue::from_maybe_shared(authority)
-            .or_err(ErrorType::InvalidHTTPHeader, "an authority")?;
-        headers.insert(header::HOST, value);
-    }
-    parts.headers = headers;
-    let mut request = RequestHeader::from(parts);
-    if let Some(raw) = raw {
-        request.set_raw_path(&raw)?;
-    }
-    Ok(request)
-}
-
-/// About how many headers the stages add for the upstream.
-const ADDED_HEADERS: usize = 8;
-
 impl Drop for Http1Session {
     fn drop(&mut self) {
         if let Some(downstream) = self.downstream.take() {
@@ -409,217 +335,3 @@ impl Drop for Http1Session {
         }
     }
 }
-
-#[async_trait]
-impl CustomSession for Http1Session {
-    fn req_header(&self) -> &RequestHeader {
-        &self.request
-    }
-
-    fn req_header_mut(&mut self) -> &mut RequestHeader {
-        &mut self.request
-    }
-
-    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        std::future::poll_fn(|cx| self.poll_body(cx)).await
-    }
-
-    async fn drain_request_body(&mut self) -> Result<()> {
-        while self.read_body_bytes().await?.is_some() {}
-        Ok(())
-    }
-
-    async fn write_response_header(
-        &mut self,
-        response: Box<ResponseHeader>,
-        end: bool,
-    ) -> Result<()> {
-        self.put_head(response)?;
-        if end {
-            return self.end_answer().await;
-        }
-        self.flush().await
-    }
-
-    async fn write_response_header_ref(
-        &mut self,
-        response: &ResponseHeader,
-        end: bool,
-    ) -> Result<()> {
-        self.write_response_header(Box::new(response.clone()), end)
-            .await
-    }
-
-    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.put_body(Some(data)).await?;
-        if end {
-            return self.end_answer().await;
-        }
-        self.flush().await
-    }
-
-    async fn write_trailers(&mut self, _trailers: HeaderMap) -> Result<()> {
-        // As pingora's own session: HTTP/1 clients get none.
-        Ok(())
-    }
-
-    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let (mut end, mut urgent) = (false, false);
-        for task in tasks {
-            end = match task {
-                HttpTask::Header(response, end) => {
-                    // The rest of an answer of known length follows at once, as a rule.
-                    urgent |= !response.headers.contains_key(header::CONTENT_LENGTH);
-                    self.put_head(response)?;
-                    end
-                }
-                HttpTask::Body(data, end) | HttpTask::UpgradedBody(data, end) => {
-                    urgent = true;
-                    self.put_body(data).await?;
-                    end
-                }
-                HttpTask::Trailer(_) | HttpTask::Done => true,
-                HttpTask::Failed(error) => {
-                    self.flush().await?;
-                    return Err(error);
-                }
-            };
-        }
-        if end {
-            self.end_answer().await?;
-        } else if urgent {
-            self.flush().await?;
-        }
-        Ok(end || self.framer.is_complete())
-    }
-
-    // Deadlines are the front's and the lane's: `Progress`, `Stall`.
-
-    fn set_read_timeout(&mut self, _timeout: Option<Duration>) {}
-
-    fn get_read_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    fn set_write_timeout(&mut self, _timeout: Option<Duration>) {}
-
-    fn get_write_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    fn set_total_drain_timeout(&mut self, _timeout: Option<Duration>) {}
-
-    fn get_total_drain_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    fn request_summary(&self) -> String {
-        format!("{} {}", self.request.method, self.request.uri.path())
-    }
-
-    fn response_written(&self) -> Option<&ResponseHeader> {
-        self.response.as_deref()
-    }
-
-    async fn shutdown(&mut self, _code: u32, _context: &str) {
-        self.terms.keep_alive = false;
-    }
-
-    fn is_body_done(&mut self) -> bool {
-        self.body_done()
-    }
-
-    async fn finish(&mut self) -> Result<()> {
-        self.end_answer().await
-    }
-
-    fn is_body_empty(&mut self) -> bool {
-        self.bodyless
-    }
-
-    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        self.stall.moved();
-        std::future::poll_fn(|cx| self.poll_event(no_body_expected, cx)).await
-    }
-
-    fn body_bytes_sent(&self) -> usize {
-        self.framer.sent()
-    }
-
-    fn body_bytes_read(&self) -> usize {
-        usize::try_from(self.terms.body.payload()).unwrap_or(usize::MAX)
-    }
-
-    fn digest(&self) -> Option<&Digest> {
-        None
-    }
-
-    fn digest_mut(&mut self) -> Option<&mut Digest> {
-        None
-    }
-
-    fn client_addr(&self) -> Option<&SocketAddr> {
-        None
-    }
-
-    fn server_addr(&self) -> Option<&SocketAddr> {
-        None
-    }
-
-    fn pseudo_raw_h1_request_header(&self) -> Bytes {
-        let mut bytes = BytesMut::new();
-        self.request.header_to_h1_wire(&mut bytes);
-        bytes.freeze()
-    }
-
-    fn enable_retry_buffering(&mut self) {
-        self.retry.enable();
-    }
-
-    fn retry_buffer_truncated(&self) -> bool {
-        self.retry.is_truncated()
-    }
-
-    fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.retry.bytes()
-    }
-
-    async fn finish_custom(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn take_custom_message_reader(
-        &mut self,
-    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        None
-    }
-
-    fn restore_custom_message_reader(
-        &mut self,
-        _reader: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
-    }
-
-    fn restore_custom_message_writer(
-        &mut self,
-        _writer: Box<dyn CustomMessageWrite>,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    fn is_upgrade_req(&self) -> bool {
-        self.terms.websocket
-    }
-
-    fn was_upgraded(&self) -> bool {
-        self.tunnel
-    }
-}
-
-#[cfg(test)]
-mod tests;
