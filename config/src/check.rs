@@ -32,6 +32,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 /// How environment variables are read: name to value.
@@ -140,7 +141,8 @@ impl<'l> Loader<'l> {
         scope.problems.sort();
         match config {
             Some(config) if scope.problems.is_empty() => Ok(config),
-            Some(_) | None => Err(scope.problems),
+            Some(config) => Err(scope.problems.of_files(config.files)),
+            None => Err(scope.problems.of_files(scope.files)),
         }
     }
 }
@@ -289,7 +291,7 @@ fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> 
         limits: limits.into_iter().collect::<Option<_>>()?,
         clusters,
         routes,
-        tenants: tenants?,
+        tenants: Arc::new(tenants?),
         plugins: marks,
         hash: scope.hash(),
         files: std::mem::take(&mut scope.files),

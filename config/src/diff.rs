@@ -5,7 +5,7 @@ mod fields;
 use crate::runtime::{Config, Overlay, Tenant};
 use fields::Fields;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a reload would change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -44,16 +44,18 @@ pub enum What {
     Changed,
 }
 
-/// Compares two configurations by name, whatever their order. Linear in their size. No secret is part
-/// of the result: where one changed, only that is said.
+/// Compares two configurations by name, whatever their order. Linear in their size, and what did not
+/// change costs a comparison only. No secret is part of the result: where one changed, only that is
+/// said.
 pub fn diff(old: &Config, new: &Config) -> Diff {
     let mut diff = Diff::default();
     diff.compare("", &fields::process(old), &fields::process(new));
-    diff.sections("listener", &fields::listeners(old), &fields::listeners(new));
-    diff.sections("limit", &fields::limits(old), &fields::limits(new));
-    diff.sections("plugin", &fields::plugins(old), &fields::plugins(new));
-    diff.sections("cluster", &fields::clusters(old), &fields::clusters(new));
-    diff.sections("route", &fields::routes(old), &fields::routes(new));
+    let configs = (old, new);
+    diff.section(configs, &fields::LISTENERS);
+    diff.section(configs, &fields::LIMITS);
+    diff.section(configs, &fields::PLUGINS);
+    diff.section(configs, &fields::CLUSTERS);
+    diff.section(configs, &fields::ROUTES);
     diff.tenants(old, new);
     diff.find_upgrades(old, new);
     diff
@@ -73,6 +75,12 @@ impl Diff {
         self.changes.is_empty() && self.needs_upgrade.is_empty()
     }
 
+    /// Adds a change of something that no configuration holds itself, such as the content of a file
+    /// that it names.
+    pub fn note_changed(&mut self, path: String, detail: String) {
+        self.add(What::Changed, path, detail);
+    }
+
     fn add(&mut self, what: What, path: String, detail: String) {
         if self.changes.len() < Self::CHANGES_MAX {
             self.changes.push(Change { what, path, detail });
@@ -81,20 +89,49 @@ impl Diff {
         }
     }
 
-    fn sections(
-        &mut self,
-        section: &str,
-        old: &BTreeMap<&str, Fields>,
-        new: &BTreeMap<&str, Fields>,
-    ) {
-        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-        for name in names {
-            let path = format!("{section} {name:?}");
-            match (old.get(*name), new.get(*name)) {
-                (Some(old), Some(new)) => self.compare(&path, old, new),
+    fn section<T>(&mut self, (old, new): (&Config, &Config), section: &fields::Section<T>) {
+        let (before, after) = ((section.all)(old), (section.all)(new));
+        let mut by_name = None;
+        let mut changed = Vec::new();
+        let mut kept = 0;
+        for (at, one) in after.iter().enumerate() {
+            let name = (section.name)(one);
+            // Most sections stand where they stood; only where one does not are all looked up.
+            let same_place = before.get(at).filter(|other| (section.name)(other) == name);
+            let known = same_place.or_else(|| {
+                by_name
+                    .get_or_insert_with(|| -> HashMap<&str, &T> {
+                        before
+                            .iter()
+                            .map(|one| ((section.name)(one), one))
+                            .collect()
+                    })
+                    .get(name)
+                    .copied()
+            });
+            kept += usize::from(known.is_some());
+            if known.is_none_or(|known| !(section.same)((old, known), (new, one))) {
+                changed.push((name, known, Some(one)));
+            }
+        }
+        if kept < before.len() {
+            let names: HashSet<&str> = after.iter().map(section.name).collect();
+            let gone = before
+                .iter()
+                .filter(|one| !names.contains((section.name)(one)));
+            changed.extend(gone.map(|one| ((section.name)(one), Some(one), None)));
+        }
+        changed.sort_unstable_by_key(|(name, ..)| *name);
+        for (name, before, after) in changed {
+            let path = format!("{} {name:?}", section.title);
+            match (before, after) {
+                (Some(before), Some(after)) => self.compare(
+                    &path,
+                    &(section.fields)(old, before),
+                    &(section.fields)(new, after),
+                ),
                 (Some(_), None) => self.add(What::Removed, path, String::new()),
-                (None, Some(_)) => self.add(What::Added, path, String::new()),
-                (None, None) => {}
+                (None, _) => self.add(What::Added, path, String::new()),
             }
         }
     }
@@ -113,26 +150,44 @@ impl Diff {
     fn tenants(&mut self, old: &Config, new: &Config) {
         let mut counts = [0_usize; 3];
         let mut listed = Vec::new();
-        let mut note = |what: What, tenant: &Tenant, detail: String| {
+        // The text is made for those alone that are listed.
+        let mut note = |what: What, tenant: &Tenant, detail: &dyn Fn() -> String| {
             counts[what as usize] += 1;
             if listed.len() < Self::TENANTS_MAX {
-                listed.push((what, tenant.id.as_str().to_owned(), detail));
+                listed.push((what, tenant.id.as_str().to_owned(), detail()));
             }
         };
+        let same_indexes = has_same_indexes(old, new);
+        let mut kept = 0;
+        let mut same_place = old.tenants.iter();
         for (_, tenant) in new.tenants.iter() {
-            match old.tenants.get(tenant.id.as_ref()) {
-                None => note(What::Added, tenant, String::new()),
-                Some(index) => {
-                    let detail = tenant_changes(old, &old.tenants[index], new, tenant);
-                    if !detail.is_empty() {
-                        note(What::Changed, tenant, detail);
-                    }
+            let known = match same_place.next() {
+                Some((_, known)) if known.id == tenant.id => Some(known),
+                _ => {
+                    let found = old.tenants.get(tenant.id.as_ref());
+                    found.map(|index| &old.tenants[index])
                 }
+            };
+            let Some(known) = known else {
+                note(What::Added, tenant, &String::new);
+                continue;
+            };
+            kept += 1;
+            let same = if same_indexes || (known.overlay.is_none() && tenant.overlay.is_none()) {
+                known == tenant
+            } else {
+                tenant_changes(old, known, new, tenant).is_empty()
+            };
+            if !same {
+                note(What::Changed, tenant, &|| {
+                    tenant_changes(old, known, new, tenant)
+                });
             }
         }
-        for (_, tenant) in old.tenants.iter() {
+        let gone = old.tenants.iter().filter(|_| kept < old.tenants.len());
+        for (_, tenant) in gone {
             if new.tenants.get(tenant.id.as_ref()).is_none() {
-                note(What::Removed, tenant, String::new());
+                note(What::Removed, tenant, &String::new);
             }
         }
         if counts.iter().sum::<usize>() <= Self::TENANTS_MAX {
@@ -190,6 +245,14 @@ impl Diff {
             }
         }
     }
+}
+
+/// True where an overlay's indexes mean the same in both.
+fn has_same_indexes(old: &Config, new: &Config) -> bool {
+    let clusters = old.clusters.iter().map(|one| &one.name);
+    let routes = old.routes.iter().map(|one| &one.name);
+    clusters.eq(new.clusters.iter().map(|one| &one.name))
+        && routes.eq(new.routes.iter().map(|one| &one.name))
 }
 
 /// What is different, in words; empty where nothing is.

@@ -23,6 +23,8 @@ pub struct Problem {
 pub struct Problems {
     list: Vec<Problem>,
     left_out: usize,
+    #[serde(skip)]
+    files: Vec<PathBuf>,
 }
 
 impl Problems {
@@ -42,6 +44,17 @@ impl Problems {
     /// True where there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Files that the configuration names, as far as it could be understood: a mistake in one of them
+    /// is corrected there, so they are worth watching.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    pub(crate) fn of_files(mut self, files: Vec<PathBuf>) -> Self {
+        self.files = files;
+        self
     }
 
     pub(crate) fn add(&mut self, problem: Problem) {

@@ -42,8 +42,9 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// Routes, in the order of the file.
     pub routes: Vec<Route>,
-    /// All tenants, of this file and of the directory.
-    pub tenants: Tenants,
+    /// All tenants, of this file and of the directory. Shared, so that generations that have the same
+    /// tenants can have one table.
+    pub tenants: Arc<Tenants>,
     /// Every configured plugin, used or not, in the order of the file; for [`crate::diff`].
     pub plugins: Vec<PluginMark>,
     /// Hexadecimal SHA-256 over the configuration, the directory and the authorities' files as read.

@@ -38,6 +38,8 @@ pub const UPSTREAM_RETRIES_TOTAL: &str = "hub_upstream_retries_total";
 pub const RELOADS_TOTAL: &str = "hub_config_reloads_total";
 /// When the snapshot in force was taken, in seconds since 1970.
 pub const SNAPSHOT_TIMESTAMP_SECONDS: &str = "hub_config_snapshot_timestamp_seconds";
+/// Snapshots that are no longer in force and still held by requests.
+pub const SNAPSHOTS_RETIRED: &str = "hub_config_snapshots_retired";
 /// Tenants in the snapshot in force.
 pub const TENANTS: &str = "hub_tenants";
 /// Access-log lines written.

@@ -5,7 +5,9 @@
 pub mod admin;
 mod audit;
 mod explain;
+mod low;
 pub mod reload;
+mod stamps;
 mod watch;
 
 pub use watch::watch_files;

@@ -20,6 +20,5 @@ pub(crate) mod listener;
 pub mod path;
 pub mod proxy_protocol;
 mod raw;
-mod stall;
 pub(crate) mod tls;
 mod wrap;

@@ -4,6 +4,7 @@ use crate::front::listener::BoundListener;
 use crate::lifecycle::{InFlight, Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::snapshot::{Snapshot, colour_name};
+use crate::telemetry::access_log::Prepared as PreparedLog;
 use crate::telemetry::{
     AccessLog, Metrics, ProcessLog, Refusals, Scrape, TenantCounters, TenantGate, TenantTotals,
     UpstreamMetrics,
@@ -13,8 +14,9 @@ use arc_swap::{ArcSwap, Guard};
 use hub_config::runtime::{Colour, Listener};
 use hub_core::names::{self, label};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// State that every snapshot of the process uses.
@@ -46,6 +48,7 @@ pub struct Hub {
     pub(crate) listeners: Vec<Arc<BoundListener>>,
     lifecycle: Arc<Lifecycle>,
     started: Instant,
+    retired: AtomicUsize,
 }
 
 impl std::ops::Deref for Hub {
@@ -81,6 +84,7 @@ impl Hub {
             listeners,
             lifecycle,
             started: Instant::now(),
+            retired: AtomicUsize::new(0),
         }
     }
 
@@ -101,41 +105,41 @@ impl Hub {
     }
 
     /// Brings what lives beside snapshots in line with the one in force: bounds, levels, targets, and
-    /// metrics of what is gone.
-    pub(crate) fn after_swap(&self, snapshot: &Snapshot) {
-        let config = &snapshot.config;
+    /// metrics of what is gone. `old` is the one before; what did not change is left alone.
+    pub(crate) fn after_swap(
+        &self,
+        old: Option<&Snapshot>,
+        new: &Snapshot,
+        log: Option<PreparedLog>,
+    ) {
+        let config = &new.config;
         self.metrics
-            .snapshot_taken(snapshot.taken_at, config.tenants.len());
-        let routes: HashSet<&str> = config.routes.iter().map(|r| r.name.as_str()).collect();
+            .snapshot_taken(new.taken_at, config.tenants.len());
+        self.metrics.retain_routes(new.handles());
         let clusters: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
-        self.metrics.retain_routes(|route, cluster, _| {
-            route == "-" || (routes.contains(route) && clusters.contains(cluster))
-        });
         self.upstreams.retain(|cluster| clusters.contains(cluster));
-        self.process_log.set_level(config.gateway.log_level);
+        let Some(old) = old.map(|old| &old.config) else {
+            // Everything was made from the first configuration.
+            return;
+        };
+        self.limiter.resize(config.limiter_keys_max);
+        if old.gateway.log_level != config.gateway.log_level {
+            self.process_log.set_level(config.gateway.log_level);
+        }
         self.refusals.set_capacity(config.admin.refusals_remembered);
         self.tenant_gate
             .lock()
             .set_places_max(config.tenant_labels_max);
-        let log = &config.access_log;
-        if let Err(error) =
+        if old.access_log != config.access_log {
+            let settings = &config.access_log;
             self.access_log
-                .reconfigure(&log.target, log.queue_lines, log.flush_interval)
-        {
-            tracing::error!(%error, "the new access log cannot be opened; the old one goes on");
+                .commit(log, settings.queue_lines, settings.flush_interval);
         }
     }
 
-    /// Puts the expiry of every certificate in use into the metrics.
-    pub(crate) fn publish_certificates(&self) {
-        for tls in self.listeners.iter().filter_map(|l| l.tls.as_ref()) {
-            for certificate in tls.certificates() {
-                self.metrics.certificate_expires(
-                    &certificate.file.to_string_lossy(),
-                    certificate.not_after_unix_seconds,
-                );
-            }
-        }
+    /// Snapshots that are no longer in force and still held by requests.
+    pub(crate) fn set_retired(&self, count: usize) {
+        self.retired.store(count, Ordering::Relaxed);
     }
 
     /// All metrics as text. Linear in routes and tenants with traffic.
@@ -155,7 +159,6 @@ impl Hub {
     }
 
     fn add_to(&self, scrape: &mut Scrape) {
-        let snapshot = self.snapshot();
         self.access_log.scrape(scrape);
         self.upstreams.scrape(scrape);
         scrape.counter(
@@ -164,7 +167,20 @@ impl Hub {
             &[],
             self.limiter.evictions(),
         );
+        self.add_certificates(scrape);
+        let retired = self.retired.load(Ordering::Relaxed);
+        scrape.gauge(
+            names::SNAPSHOTS_RETIRED,
+            "Snapshots that are no longer in force and still held by requests.",
+            &[],
+            u32::try_from(retired).map_or(f64::INFINITY, f64::from),
+        );
+        // Taken under the gate's lock: of two scrapes at once, the one that comes second must not bring
+        // the older snapshot, or tenants that the first has met would seem to be gone.
+        let mut gate = self.tenant_gate.lock();
+        let snapshot = self.snapshot();
         add_endpoints(&snapshot, scrape);
+        add_plugins(&snapshot, scrape);
         let tenants: Vec<_> = snapshot
             .config
             .tenants
@@ -174,9 +190,27 @@ impl Hub {
                 state: snapshot.tenant(index),
             })
             .collect();
-        self.tenant_gate
-            .lock()
-            .scrape(Instant::now(), &tenants, scrape);
+        gate.scrape(Instant::now(), &tenants, scrape);
+    }
+
+    /// Adds when each certificate in use expires. Read anew each time, so that one that is no longer
+    /// in use leaves no series behind, whose time would come and worry somebody.
+    fn add_certificates(&self, scrape: &mut Scrape) {
+        let tls = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        let certificates = tls.flat_map(|tls| tls.certificates());
+        // Listeners may share a file.
+        let by_file: BTreeMap<_, _> = certificates
+            .map(|certificate| (certificate.file, certificate.not_after_unix_seconds))
+            .collect();
+        for (file, seconds) in by_file {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of any year are exact")]
+            scrape.gauge(
+                names::TLS_CERTIFICATE_EXPIRY_SECONDS,
+                "When the certificate expires, in seconds since 1970.",
+                &[(label::FILE, &file.to_string_lossy())],
+                seconds as f64,
+            );
+        }
     }
 
     /// Where the process stands.
@@ -220,6 +254,20 @@ fn add_endpoints(snapshot: &Snapshot, scrape: &mut Scrape) {
                     if endpoint.is_usable() { 1.0 } else { 0.0 },
                 );
             }
+        }
+    }
+}
+
+/// Adds what plugins count.
+fn add_plugins(snapshot: &Snapshot, scrape: &mut Scrape) {
+    for (name, plugin) in snapshot.plugins() {
+        for (outcome, count) in plugin.counters() {
+            scrape.counter(
+                names::JWKS_FETCHES_TOTAL,
+                "Fetches of keys, by plugin and outcome.",
+                &[(label::PLUGIN, name), (label::OUTCOME, outcome)],
+                count,
+            );
         }
     }
 }

@@ -182,12 +182,19 @@ impl Limiter {
     /// Holds one request of `key` to `rule` and, where it may pass, charges it. `now` is nanoseconds
     /// on the process's monotonic clock, never 0.
     pub fn check(&self, rule: &RuleState, key: &[u8], now: u64) -> Decision {
-        let hash = self.hash(rule, key);
-        let (verdict, evicted) = self.shard(hash).lock().charge(hash, &rule.gcra, now);
-        if evicted {
-            self.evictions.fetch_add(1, Ordering::Relaxed);
+        self.charge(self.hash(rule, key), rule, now)
+    }
+
+    /// As [`Limiter::check`], for a key of several parts. Their lengths count, so that no two keys of
+    /// different parts are one.
+    pub fn check_parts(&self, rule: &RuleState, parts: &[&[u8]], now: u64) -> Decision {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write_u64(rule.id);
+        for part in parts {
+            hasher.write_usize(part.len());
+            hasher.write(part);
         }
-        Decision::new(&rule.gcra, verdict)
+        self.charge(hasher.finish(), rule, now)
     }
 
     /// What [`Limiter::check`] would say, without charging anybody.
@@ -206,8 +213,10 @@ impl Limiter {
             if shard.0.lock().keys_max() == Table::rounded(keys) {
                 continue;
             }
-            // Memory is taken and given back outside the lock, which is held for the move alone.
+            // Memory is taken and given back outside the lock, which is held for the move alone; touched,
+            // because the system hands a page out when it is first written to.
             let mut fresh = Table::new(keys);
+            fresh.touch();
             let evicted = {
                 let mut table = shard.0.lock();
                 let evicted = table.move_into(&mut fresh);
@@ -226,6 +235,14 @@ impl Limiter {
     /// Keys that were forgotten while they still had something to pay, because the table was full.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
+    }
+
+    fn charge(&self, hash: u64, rule: &RuleState, now: u64) -> Decision {
+        let (verdict, evicted) = self.shard(hash).lock().charge(hash, &rule.gcra, now);
+        if evicted {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        Decision::new(&rule.gcra, verdict)
     }
 
     fn hash(&self, rule: &RuleState, key: &[u8]) -> u64 {

@@ -53,7 +53,7 @@ pub struct Router {
 }
 
 /// What a route matches, apart from what happens then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutePattern<'p> {
     /// Empty: any host.
     pub hosts: &'p [HostPattern],

@@ -92,8 +92,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::default());
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
-    hub.after_swap(&hub.snapshot());
-    hub.publish_certificates();
+    hub.after_swap(None, &hub.snapshot(), None);
     hub.join_scrapes();
 
     let data = tokio::runtime::Builder::new_multi_thread()
@@ -109,20 +108,14 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the control plane's thread")?;
-    let reloader = Reloader::start(Arc::clone(&hub), file.clone(), control.handle().clone())
+    let reloader = Reloader::start(Arc::clone(&hub), file, control.handle().clone(), began)
         .context("cannot start the reload thread")?;
 
     let proxy = Arc::new(proxy(&hub));
     for index in 0..hub.listeners.len() {
         data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
     }
-    control.block_on(operate(
-        hub,
-        (file, began),
-        ready_file,
-        reloader,
-        admin_socket,
-    ))?;
+    control.block_on(operate(hub, ready_file, reloader, admin_socket))?;
     // Requests that are still running after the drain's time are cut here.
     data.shutdown_background();
     control.shutdown_background();
@@ -185,7 +178,6 @@ fn proxy(hub: &Arc<Hub>) -> HttpProxy<GeneralLane> {
 /// The control plane: admin API, signals, file changes; returns when the process has drained.
 async fn operate(
     hub: Arc<Hub>,
-    (file, began): (PathBuf, std::time::SystemTime),
     ready_file: Option<PathBuf>,
     reloader: Reloader,
     admin_socket: AdminSocket,
@@ -201,7 +193,7 @@ async fn operate(
             tracing::error!(%error, "the admin API ended");
         }
     });
-    tokio::spawn(watch_files(Arc::clone(&hub), file, reloader.clone(), began));
+    tokio::spawn(watch_files(Arc::clone(&hub), reloader.clone()));
     hub.lifecycle().advance(Phase::Serving);
     announce(&hub, &admin_address, ready_file.as_deref())?;
     loop {
@@ -212,10 +204,23 @@ async fn operate(
             _ = signals.interrupt.recv() => break,
         }
     }
-    tokio::select! {
-        () = drain(&hub) => {}
-        _ = signals.terminate.recv() => tracing::warn!("a second signal: ending now"),
-        _ = signals.interrupt.recv() => tracing::warn!("a second signal: ending now"),
+    {
+        let mut drained = std::pin::pin!(drain(&hub));
+        loop {
+            tokio::select! {
+                () = &mut drained => break,
+                // A drain may take an hour, in which logs are rotated as ever.
+                _ = signals.user1.recv() => hub.access_log.reopen(),
+                _ = signals.terminate.recv() => {
+                    tracing::warn!("a second signal: ending now");
+                    break;
+                }
+                _ = signals.interrupt.recv() => {
+                    tracing::warn!("a second signal: ending now");
+                    break;
+                }
+            }
+        }
     }
     if !hub.access_log.shutdown(LAST_LINES) {
         tracing::warn!("the access log's last lines could not be written in time");

@@ -3,13 +3,15 @@
 use crate::hub::Shared;
 use crate::lanes::general::Peers;
 use crate::limit::RuleState;
-use crate::router::Router;
+use crate::router::{RoutePattern, Router};
 use crate::telemetry::{RouteMetrics, UpstreamCounters};
 use crate::tenant_state::TenantState;
 use crate::upstream::Clusters;
-use hub_config::runtime::{Colour, Config, Listener, TenantIndex};
-use hub_plugins::{Plugin, Step};
-use std::collections::BTreeSet;
+use foldhash::fast::RandomState;
+use hub_config::runtime::{Colour, Config, Listener, Route, Tenant, TenantIndex};
+use hub_plugins::{Catalog, Plugin, Step};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,13 +26,13 @@ pub struct Snapshot {
     /// When it was built.
     pub taken_at: SystemTime,
     /// Finds routes.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// State of clusters and endpoints.
     pub clusters: Clusters,
     /// State of routes, by the route's position in the configuration.
     pub routes: Vec<Arc<RouteState>>,
     /// State of tenants, by the tenant's index.
-    pub tenants: Vec<Arc<TenantState>>,
+    pub tenants: Arc<Vec<Arc<TenantState>>>,
     /// Limits that every request is held to by its address.
     pub address_rules: Vec<RuleState>,
     /// Settings of the bound listeners, in the order in which they were bound.
@@ -40,6 +42,8 @@ pub struct Snapshot {
     upstreams: Vec<[Arc<UpstreamCounters>; 2]>,
     /// For requests that no route matched.
     pub(crate) unrouted: Arc<RouteMetrics>,
+    /// Every plugin that a route uses, by name.
+    plugins: BTreeMap<Arc<str>, Arc<dyn Plugin>>,
 }
 
 /// What a route needs at run time, resolved.
@@ -51,60 +55,42 @@ pub struct RouteState {
     pub filters: Vec<Arc<dyn Plugin>>,
     /// The route's limits.
     pub rules: Vec<RuleState>,
-    /// Metric handles by cluster and colour; one or two entries, as a rule.
+    /// Metric handles by cluster and colour, sorted; one or two entries, as a rule.
     metrics: Vec<((usize, Colour), Arc<RouteMetrics>)>,
+    /// For requests that the gateway refused before a cluster was known.
+    pub(crate) refused: Arc<RouteMetrics>,
 }
 
 impl Snapshot {
-    /// Builds the snapshot that follows `previous`. Cost: linear in routes and tenants; runs beside
-    /// the data plane, never on it.
-    pub fn build(config: Config, previous: Option<&Snapshot>, shared: &Shared) -> Self {
-        let clusters = Clusters::build(&config, previous.map(|p| &p.clusters));
-        let rule = |index: &usize| RuleState::new(&config.limits[*index]);
-        let overlays = overlay_clusters(&config);
-        let routes = config
+    /// Builds the snapshot that follows `previous`. What did not change is shared with it, so that a
+    /// request that holds an old snapshot for long holds little. Cost: linear in routes and tenants;
+    /// runs beside the data plane, never on it.
+    pub fn build(mut config: Config, previous: Option<&Snapshot>, shared: &Shared) -> Self {
+        let tenants = match previous.filter(|p| has_same_tenants(&p.config, &config)) {
+            Some(previous) => {
+                config.tenants = Arc::clone(&previous.config.tenants);
+                Arc::clone(&previous.tenants)
+            }
+            None => Arc::new(tenants(&config, previous)),
+        };
+        let router = match previous.filter(|p| matches_alike(&p.config.routes, &config.routes)) {
+            Some(previous) => Arc::clone(&previous.router),
+            None => Arc::new(Router::build(&config.routes)),
+        };
+        let routes = routes(&config, previous, shared);
+        let plugins = config
             .routes
             .iter()
-            .enumerate()
-            .map(|(index, route)| {
-                let plugins = route
-                    .plugins
-                    .iter()
-                    .map(|plugin| hub_plugins::Catalog::instance(&plugin.built));
-                let (identify, filters) =
-                    plugins.partition(|plugin| plugin.step() == Step::Identify);
-                let metrics = std::iter::once(route.cluster)
-                    .chain(overlays.range((index, 0)..(index + 1, 0)).map(|(_, c)| *c))
-                    .flat_map(|cluster| [(cluster, Colour::Blue), (cluster, Colour::Green)])
-                    .filter(|(cluster, colour)| uses(&config, *cluster, *colour))
-                    .map(|(cluster, colour)| {
-                        let name = &config.clusters[cluster].name;
-                        let handles = shared.metrics.route(&route.name, name, colour_name(colour));
-                        ((cluster, colour), handles)
-                    })
-                    .collect();
-                Arc::new(RouteState {
-                    identify,
-                    filters,
-                    rules: route.limits.iter().map(rule).collect(),
-                    metrics,
-                })
-            })
-            .collect();
-        let tenants = config
-            .tenants
-            .iter()
-            .map(|(_, tenant)| {
-                previous
-                    .and_then(|p| p.state_of(tenant.id.as_ref()))
-                    .cloned()
-                    .unwrap_or_default()
-            })
+            .flat_map(|route| &route.plugins)
+            .map(|plugin| (&plugin.name, &plugin.built))
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .map(|(name, built)| (Arc::clone(name), Catalog::instance(built)))
             .collect();
         Self {
             epoch: previous.map_or(1, |p| p.epoch + 1),
             taken_at: SystemTime::now(),
-            router: Router::build(&config.routes),
+            clusters: Clusters::build(&config, previous.map(|p| &p.clusters)),
             peers: Peers::build(&config.clusters),
             upstreams: config
                 .clusters
@@ -114,12 +100,13 @@ impl Snapshot {
                         .map(|c| shared.upstreams.counters(&cluster.name, colour_name(c)))
                 })
                 .collect(),
-            address_rules: config.address_limits.iter().map(rule).collect(),
+            address_rules: rules(&config, &config.address_limits),
             listeners: shared.in_bound_order(&config.listeners),
             unrouted: shared.metrics.route("-", "-", "-"),
-            clusters,
+            router,
             routes,
             tenants,
+            plugins,
             config,
         }
     }
@@ -138,12 +125,38 @@ impl Snapshot {
         }
     }
 
-    fn state_of(&self, id: hub_core::LocationIdRef<'_>) -> Option<&Arc<TenantState>> {
-        self.config.tenants.get(id).map(|index| self.tenant(index))
+    /// Every handle that counts requests.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &Arc<RouteMetrics>> + Clone {
+        let routed = self.routes.iter().flat_map(|route| {
+            let by_cluster = route.metrics.iter().map(|(_, handles)| handles);
+            by_cluster.chain(std::iter::once(&route.refused))
+        });
+        std::iter::once(&self.unrouted).chain(routed)
+    }
+
+    /// Every plugin that a route uses, with its name.
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = (&str, &dyn Plugin)> {
+        self.plugins
+            .iter()
+            .map(|(name, plugin)| (&**name, &**plugin))
     }
 }
 
 impl RouteState {
+    /// Handles for a cluster of this name in the snapshot that the route belongs to.
+    fn handles_of(
+        &self,
+        snapshot: &Snapshot,
+        cluster: &str,
+        colour: Colour,
+    ) -> Option<Arc<RouteMetrics>> {
+        let is_it = |(index, other): (usize, Colour)| {
+            other == colour && snapshot.config.clusters[index].name == cluster
+        };
+        let found = self.metrics.iter().find(|(key, _)| is_it(*key));
+        found.map(|(_, handles)| Arc::clone(handles))
+    }
+
     /// True where a credential is looked for.
     pub fn identifies(&self) -> bool {
         !self.identify.is_empty()
@@ -151,10 +164,126 @@ impl RouteState {
 
     /// Handles for a cluster and colour that this route can reach.
     pub(crate) fn metrics(&self, cluster: usize, colour: Colour) -> Option<&Arc<RouteMetrics>> {
-        self.metrics
+        let wanted = (cluster, colour as u8);
+        let found = self
+            .metrics
+            .binary_search_by_key(&wanted, |((cluster, colour), _)| (*cluster, *colour as u8));
+        found.ok().map(|at| &self.metrics[at].1)
+    }
+}
+
+/// True where both have the same tenants in the same order.
+fn has_same_tenants(old: &Config, new: &Config) -> bool {
+    old.tenants.len() == new.tenants.len()
+        && old
+            .tenants
             .iter()
-            .find(|(key, _)| *key == (cluster, colour))
-            .map(|(_, handles)| handles)
+            .zip(new.tenants.iter())
+            .all(|((_, old), (_, new))| old == new)
+}
+
+/// The state of each tenant: that of `previous` where it has the tenant.
+fn tenants(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc<TenantState>> {
+    let mut same_place = previous.map(|previous| previous.config.tenants.iter());
+    let mut state = |tenant: &Tenant| {
+        let previous = previous?;
+        // Most stand where they stood, which saves looking them up.
+        let index = match same_place.as_mut().and_then(Iterator::next) {
+            Some((index, known)) if known.id == tenant.id => index,
+            _ => previous.config.tenants.get(tenant.id.as_ref())?,
+        };
+        Some(Arc::clone(previous.tenant(index)))
+    };
+    config
+        .tenants
+        .iter()
+        .map(|(_, tenant)| state(tenant).unwrap_or_default())
+        .collect()
+}
+
+/// True where the same requests match the routes at the same places.
+fn matches_alike(old: &[Route], new: &[Route]) -> bool {
+    old.len() == new.len()
+        && old
+            .iter()
+            .zip(new)
+            .all(|(old, new)| RoutePattern::from(old) == RoutePattern::from(new))
+}
+
+fn rules(config: &Config, limits: &[usize]) -> Vec<RuleState> {
+    let rule = |index: &usize| RuleState::new(&config.limits[*index]);
+    limits.iter().map(rule).collect()
+}
+
+/// The state of each route.
+fn routes(config: &Config, previous: Option<&Snapshot>, shared: &Shared) -> Vec<Arc<RouteState>> {
+    let overlays = overlay_clusters(config);
+    let known = previous.map(KnownRoutes::new);
+    let state = |(index, route): (usize, &Route)| {
+        let plugins = route.plugins.iter();
+        let (identify, filters) = plugins
+            .map(|plugin| Catalog::instance(&plugin.built))
+            .partition(|plugin| plugin.step() == Step::Identify);
+        let known = known
+            .as_ref()
+            .and_then(|known| known.find(index, &route.name));
+        let mut metrics: Vec<_> = std::iter::once(route.cluster)
+            .chain(overlays.range((index, 0)..(index + 1, 0)).map(|(_, c)| *c))
+            .flat_map(|cluster| [(cluster, Colour::Blue), (cluster, Colour::Green)])
+            .filter(|(cluster, colour)| uses(config, *cluster, *colour))
+            .map(|(cluster, colour)| {
+                let name = &config.clusters[cluster].name;
+                let handles = known
+                    .and_then(|(previous, state)| state.handles_of(previous, name, colour))
+                    .unwrap_or_else(|| {
+                        shared.metrics.route(&route.name, name, colour_name(colour))
+                    });
+                ((cluster, colour), handles)
+            })
+            .collect();
+        metrics.sort_unstable_by_key(|((cluster, colour), _)| (*cluster, *colour as u8));
+        Arc::new(RouteState {
+            identify,
+            filters,
+            rules: rules(config, &route.limits),
+            metrics,
+            refused: known.map_or_else(
+                || shared.metrics.route(&route.name, "-", "-"),
+                |(_, state)| Arc::clone(&state.refused),
+            ),
+        })
+    };
+    config.routes.iter().enumerate().map(state).collect()
+}
+
+/// Finds routes of a snapshot by name.
+struct KnownRoutes<'s> {
+    snapshot: &'s Snapshot,
+    by_name: OnceCell<HashMap<&'s str, usize, RandomState>>,
+}
+
+impl<'s> KnownRoutes<'s> {
+    fn new(snapshot: &'s Snapshot) -> Self {
+        Self {
+            snapshot,
+            by_name: OnceCell::new(),
+        }
+    }
+
+    /// The route of this name, which probably stands where it stands in the new configuration.
+    fn find(&self, place: usize, name: &str) -> Option<(&'s Snapshot, &'s RouteState)> {
+        let routes = &self.snapshot.config.routes;
+        let index = match routes.get(place) {
+            Some(route) if route.name == name => place,
+            _ => *self
+                .by_name
+                .get_or_init(|| {
+                    let names = routes.iter().enumerate();
+                    names.map(|(at, route)| (route.name.as_str(), at)).collect()
+                })
+                .get(name)?,
+        };
+        Some((self.snapshot, &self.snapshot.routes[index]))
     }
 }
 
@@ -186,3 +315,6 @@ pub(crate) fn colour_name(colour: Colour) -> &'static str {
         Colour::Green => "green",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -259,6 +259,21 @@ async fn too_many_requests_are_told_to_wait() {
     assert!(statuses.contains(&429), "{statuses:?}");
 }
 
+#[tokio::test]
+async fn who_says_nothing_holds_no_connection() {
+    let origin = Origin::start().await;
+    let hub = full(&origin).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(Wire::connect(hub.admin_addr()).await);
+    }
+    // More than there are places for: the rest waits, and is served once the first are closed.
+    assert_eq!(hub.admin("GET", "/v1/snapshot", "").await.0, 200);
+    for mut wire in silent {
+        wire.wait_closed().await;
+    }
+}
+
 // What they are told.
 
 #[tokio::test]
@@ -689,6 +704,17 @@ async fn a_past_refusal_is_explained_by_its_request_id() {
     );
 }
 
+#[tokio::test]
+async fn fetches_of_keys_are_counted_by_plugin() {
+    let origin = Origin::start().await;
+    let config = full_config(&origin)
+        + "\n[[plugin]]\nname = \"remote\"\nkind = \"jwt\"\nconfig = { any_audience = true, jwks = { url = \"http://127.0.0.1:1/keys\" } }\n\n[[route]]\nname = \"remote\"\npath = { exact = \"/remote\" }\ncluster = \"app\"\nplugins = [\"remote\"]\n";
+    let hub = full_with(&config).await;
+    let labels = [("plugin", "remote"), ("outcome", "failed")];
+    hub.wait_for_metric("hub_jwks_fetches_total", &labels, |count| count >= 1.0)
+        .await;
+}
+
 // The trail.
 
 #[tokio::test]
@@ -727,6 +753,42 @@ async fn every_change_asked_for_leaves_an_audit_line() {
                 .is_some_and(|at| at > 1_700_000_000)
         );
     }
+}
+
+#[tokio::test]
+async fn the_trail_follows_the_configuration_in_force() {
+    let origin = Origin::start().await;
+    let hub = full(&origin).await;
+    hub.write_config(&full_config(&origin).replace("audit.log", "moved.log"));
+    hub.reload().await;
+    let moved = hub.dir().join("moved.log");
+    let text = std::fs::read_to_string(&moved).expect("the audit file");
+    assert!(text.contains("applied"), "{text}");
+    let mode = std::fs::metadata(&moved)
+        .expect("a file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o007, 0, "{mode:o}");
+    assert!(!hub.dir().join("audit.log").exists());
+}
+
+#[tokio::test]
+async fn a_change_is_audited_though_its_caller_hung_up() {
+    let origin = Origin::start().await;
+    let hub = full(&origin).await;
+    hub.write_config(&full_config(&origin).replace("in_flight_max = 9", "in_flight_max = 8"));
+    let mut wire = Wire::connect(hub.admin_addr()).await;
+    wire.send(format!(
+        "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n"
+    ))
+    .await;
+    drop(wire);
+    hub.wait_for_metric("hub_config_reloads_total", &[("outcome", "applied")], |n| {
+        n == 1.0
+    })
+    .await;
+    let text = std::fs::read_to_string(hub.dir().join("audit.log")).expect("the audit file");
+    assert!(text.contains("applied"), "{text}");
 }
 
 // What nobody is told.
@@ -952,6 +1014,13 @@ async fn hubctl_reload_exits_by_the_outcome() {
     }
     // Failures of hubctl's own are another code.
     std::fs::write(hub.dir().join("wrong"), "wrong").expect("write");
+    let named = Command::new(&binary)
+        .args(["--token-file", token.to_str().expect("text"), "status"])
+        .env("HUB_ADMIN_TOKEN", "wrong")
+        .env("HUB_ADMIN", hub.admin_endpoint())
+        .output()
+        .expect("hubctl runs");
+    assert!(named.status.success(), "the file that was asked for counts");
     let (code, _, stderr) = hubctl(&binary, &hub, &hub.dir().join("wrong"), &["status"]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("unauthenticated"), "{stderr}");

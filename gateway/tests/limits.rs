@@ -224,6 +224,40 @@ async fn a_route_limit_has_a_budget_for_each_identity() {
 }
 
 #[tokio::test]
+async fn one_subject_has_a_budget_in_each_tenant() {
+    let origin = Origin::start().await;
+    // Two issuers that call somebody by the same name.
+    let issuer = |plugin: &str, tenant: &str| {
+        api_keys(&[("ann", "secret-of-ann")])
+            .replace("name = \"key\"", &format!("name = \"{plugin}\""))
+            .replace(
+                "[[plugin.config",
+                &format!("config.header = \"x-{plugin}\"\n[[plugin.config"),
+            )
+            + &format!("tenant = \"{tenant}\"\n[[tenant]]\nid = \"{tenant}\"\n")
+    };
+    let config = format!(
+        "{}tenant = {{ sources = [\"credential\"] }}\nplugins = [\"one\", \"two\"]\nlimits = [\"who\"]\n{}{}[[limit]]\nname = \"who\"\nby = \"identity\"\nrequests = 2\nper_ms = {HOUR_MS}\n",
+        demo_config(origin.endpoint()),
+        issuer("one", "loc_a"),
+        issuer("two", "loc_b"),
+    );
+    let hub = start(&config).await;
+    for header in ["x-one", "x-two"] {
+        let headers = format!("{header}: secret-of-ann\r\n");
+        for _ in 0..2 {
+            assert_eq!(get(&hub, &headers).await.status, 200, "{header}");
+        }
+        assert_limited(&get(&hub, &headers).await, "route_limited", 3600);
+    }
+    // What a route refuses is counted under its name.
+    let refused = [("route", "all"), ("cluster", "-"), ("status", "4xx")];
+    assert_eq!(hub.metric("hub_requests_total", &refused).await, 2.0);
+    let unrouted = [("route", "-")];
+    assert_eq!(hub.metric("hub_requests_total", &unrouted).await, 0.0);
+}
+
+#[tokio::test]
 async fn a_route_limit_by_header_counts_a_missing_header_as_one_value() {
     let origin = Origin::start().await;
     let config = format!(

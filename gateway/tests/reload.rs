@@ -177,7 +177,104 @@ async fn a_reload_of_the_same_files_changes_nothing() {
     );
 }
 
+#[tokio::test]
+async fn a_file_that_is_reached_over_a_link_is_seen_to_change() {
+    let origin = Origin::start().await;
+    let config = watched(&origin) + &TENANTS.replace("{dir}/", "{dir}/current/");
+    let hub = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
+        .config(&config.replace("/current/", "/"))
+        .file("tenants.jsonl", "{\"id\":\"loc_a\"}\n")
+        .start()
+        .await;
+    let release = |name: &str, tenants: &str| {
+        let folder = hub.dir().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join("tenants.jsonl"), tenants).expect("written");
+        let link = hub.dir().join("next");
+        std::os::unix::fs::symlink(&folder, &link).expect("a link");
+        std::fs::rename(&link, hub.dir().join("current")).expect("switched");
+    };
+    let tenants = |wanted: f64| {
+        let hub = &hub;
+        async move {
+            hub.wait_for_metric("hub_tenants", &[], |tenants| tenants == wanted)
+                .await;
+        }
+    };
+    release("one", "{\"id\":\"loc_a\"}\n{\"id\":\"loc_b\"}\n");
+    hub.write_config(&config);
+    tenants(2.0).await;
+    release(
+        "two",
+        "{\"id\":\"loc_a\"}\n{\"id\":\"loc_b\"}\n{\"id\":\"loc_c\"}\n",
+    );
+    tenants(3.0).await;
+    assert_eq!(reloads(&hub, "applied").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_mistake_is_corrected_in_the_file_that_holds_it() {
+    let origin = Origin::start().await;
+    let hub = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
+        .config(&watched(&origin))
+        .file("tenants.jsonl", "{\"idd\":1}\n")
+        .start()
+        .await;
+    hub.write_config(&(watched(&origin) + TENANTS));
+    hub.wait_for_metric(
+        "hub_config_reloads_total",
+        &[("outcome", "rejected")],
+        |n| n == 1.0,
+    )
+    .await;
+    hub.write_file("tenants.jsonl", "{\"id\":\"loc_a\"}\n");
+    hub.wait_for_metric("hub_tenants", &[], |tenants| tenants == 1.0)
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_caller_had_reloaded_is_not_reloaded_again_by_the_watch() {
+    let (old, new) = (coloured("old").await, coloured("new").await);
+    let hub = start(&watched(&old)).await;
+    hub.write_config(&watched(&new));
+    hub.reload().await;
+    // The next change is seen, and the one before it was no change any more.
+    hub.write_config(&watched(&old));
+    hub.wait_for_metric("hub_config_reloads_total", &[("outcome", "applied")], |n| {
+        n == 2.0
+    })
+    .await;
+    assert_eq!(reloads(&hub, "unchanged").await, 0.0);
+}
+
 // What refuses one.
+
+#[tokio::test]
+async fn an_access_log_that_cannot_be_opened_refuses_the_whole_reload() {
+    let origin = Origin::start().await;
+    let config = demo_config(origin.endpoint());
+    let hub = start(&config).await;
+    let before = snapshot(&hub).await;
+    // A pipe that nobody reads from.
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        hub.dir().join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("a pipe");
+    let target = config
+        .lines()
+        .find(|line| line.starts_with("target ="))
+        .expect("the access log");
+    let moved = config.replace(target, "target = \"{dir}/pipe\"");
+    hub.write_config(&moved.replace("name = \"all\"", "name = \"renamed\""));
+    let (status, body) = hub.reload().await;
+    assert_eq!((status, &body["outcome"]), (422, &Value::from("rejected")));
+    assert!(body["problems"].to_string().contains("pipe"), "{body}");
+    assert_untouched(&hub, &before).await;
+}
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_every_problem_is_told() {
@@ -377,6 +474,8 @@ async fn a_request_in_flight_finishes_on_what_it_began_with() {
     hub.write_config(&demo_config(new.endpoint()).replace("name = \"all\"", "name = \"renamed\""));
     assert_eq!(hub.reload().await.1["outcome"], "applied");
     assert_eq!(colour(&hub).await, "new");
+    hub.wait_for_metric("hub_config_snapshots_retired", &[], |held| held == 1.0)
+        .await;
     gate.open();
     let answer = wire.read_response().await;
     assert_eq!(
@@ -389,6 +488,8 @@ async fn a_request_in_flight_finishes_on_what_it_began_with() {
     wire.send(GET).await;
     assert_eq!(wire.read_response().await.json()["colour"], "new");
     hub.wait_for_log_line(|line| line["route"] == "renamed")
+        .await;
+    hub.wait_for_metric("hub_config_snapshots_retired", &[], |held| held == 0.0)
         .await;
 }
 

@@ -2,7 +2,7 @@
 
 use crate::bench::{Scratch, fetch, forget_ready, spawn, wait_for};
 use anyhow::{Context, Result};
-use hub_testkit::process::Guard;
+use hub_testkit::process::{Guard, usage_of_tree};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -70,6 +70,12 @@ impl Hub {
             admin: ready.admin,
             start_time,
         })
+    }
+
+    /// CPU time that the gateway has used so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let usage = usage_of_tree(self.guard.pid()).context("the gateway has no figures")?;
+        Ok(Duration::from_micros(usage.cpu_us))
     }
 
     /// Asks for a reload and waits for its end.

@@ -8,12 +8,14 @@ use anyhow::{Result, ensure};
 use hub_testkit::load::{Outcome, Report as LoadReport, Settings, open};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two phases, so that the queues of one are empty in the next.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How many times its quota the noisy tenant sends.
 const NOISE: f64 = 10.0;
+/// Which share of the others' requests may be sent late: from there on the client makes their p99.
+const LATE_MAX: f64 = 0.01;
 /// Which share of their quota the others send.
 const STEADY: f64 = 0.6;
 
@@ -47,6 +49,7 @@ impl Args {
 #[derive(Clone, Debug, Serialize)]
 struct Phase {
     noisy: bool,
+    seconds: f64,
     ok_per_second: f64,
     /// Of the tenant that got least.
     ok_per_second_worst: f64,
@@ -56,6 +59,8 @@ struct Phase {
     failures: String,
     unsent: u64,
     late: u64,
+    /// CPU time of the gateway for each second.
+    gateway_cpu_share: f64,
     /// What the noisy tenant got, and what it was refused.
     noisy_ok_per_second: Option<f64>,
     noisy_refused_per_second: Option<f64>,
@@ -132,7 +137,9 @@ async fn measure(
     if let Some(noise) = &noise {
         noise.take();
     }
+    let (since, cpu_before) = (Instant::now(), hub.cpu_time()?);
     tokio::time::sleep(time).await;
+    let cpu_share = (hub.cpu_time()? - cpu_before).as_secs_f64() / since.elapsed().as_secs_f64();
     let seen = steady.take();
     let noise_seen = noise.as_ref().map(|noise| noise.take());
     steady.stop().await;
@@ -141,7 +148,10 @@ async fn measure(
     }
     tokio::time::sleep(SETTLE).await;
     ensure!(seen.counts.all() > 0, "no request was answered in a phase");
-    Ok(Phase::of(noisy, &seen, noise_seen.as_ref(), tenants.len()))
+    Ok(Phase {
+        gateway_cpu_share: cpu_share,
+        ..Phase::of(noisy, &seen, noise_seen.as_ref(), tenants.len())
+    })
 }
 
 impl Phase {
@@ -155,6 +165,7 @@ impl Phase {
         let rate = |count: u64, report: &LoadReport| count as f64 / report.elapsed.as_secs_f64();
         Self {
             noisy,
+            seconds,
             ok_per_second: seen.ok_per_second(),
             ok_per_second_worst: worst as f64 / seconds,
             p50_us: seen.percentile_us(50.0),
@@ -163,6 +174,7 @@ impl Phase {
             failures: seen.counts.failures(),
             unsent: seen.unsent,
             late: seen.late,
+            gateway_cpu_share: f64::NAN,
             noisy_ok_per_second: noise.map(|noise| noise.ok_per_second()),
             noisy_refused_per_second: noise
                 .map(|noise| rate(noise.counts.get(Outcome::Status4xx), noise)),
@@ -171,8 +183,19 @@ impl Phase {
     }
 }
 
-/// A run whose noise was no noise, or was not limited, says nothing about isolation.
+/// A run whose noise was no noise, or was not limited, says nothing about isolation; nor does one whose
+/// client was too slow for the others' requests, since their latency would be its own.
 fn check(phases: &[Phase], quota: f64) -> Result<()> {
+    for phase in phases {
+        let sent = phase
+            .ok_per_second
+            .mul_add(phase.seconds, phase.failed as f64);
+        let (late, unsent) = (phase.late as f64, phase.unsent as f64);
+        ensure!(
+            late + unsent <= LATE_MAX * (sent + unsent),
+            "{late} of {sent:.0} requests were sent late and {unsent} not at all; this machine is too slow for --quota {quota}, or the gateway stalls"
+        );
+    }
     for phase in phases.iter().filter(|phase| phase.noisy) {
         let passed = phase.noisy_ok_per_second.unwrap_or(0.0);
         let refused = phase.noisy_refused_per_second.unwrap_or(0.0);
@@ -217,6 +240,13 @@ fn figures(phases: &[Phase]) -> Vec<Figure> {
         Figure::new("p99_growth", ratio(p99), "ratio", lower)
             .floor(1.5)
             .note("others: noisy over quiet phases, medians, latency from when a request was due"),
+        Figure::new(
+            "gateway_cpu_share",
+            of(true, |one| one.gateway_cpu_share),
+            "CPUs",
+            lower,
+        )
+        .note("CPU time of the gateway for each second of a noisy phase, median"),
         Figure::new("quiet_p99", of(false, p99), "us", lower).note("others, quiet phases"),
         Figure::new("noisy_p99", of(true, p99), "us", lower).note("others, noisy phases"),
         Figure::new(
@@ -271,6 +301,7 @@ mod tests {
     fn phase(noisy: bool, p99_us: u64, passed: f64, refused: f64) -> Phase {
         Phase {
             noisy,
+            seconds: 10.0,
             ok_per_second: 3_000.0,
             ok_per_second_worst: 300.0,
             p50_us: 100,
@@ -279,6 +310,7 @@ mod tests {
             failures: String::new(),
             unsent: 0,
             late: 0,
+            gateway_cpu_share: 0.5,
             noisy_ok_per_second: noisy.then_some(passed),
             noisy_refused_per_second: noisy.then_some(refused),
             noisy_other: None,
@@ -293,6 +325,18 @@ mod tests {
         assert!(check(&[phase(true, 1, 5_000.0, 0.0)], quota).is_err());
         assert!(check(&[phase(true, 1, 500.0, 1_000.0)], quota).is_err());
         assert!(check(&[phase(true, 1, 10.0, 4_990.0)], quota).is_err());
+    }
+
+    #[test]
+    fn a_client_that_was_late_makes_the_run_invalid() {
+        let late = |late, unsent| Phase {
+            late,
+            unsent,
+            ..phase(false, 1, 0.0, 0.0)
+        };
+        assert!(check(&[late(100, 0)], 500.0).is_ok());
+        assert!(check(&[late(400, 0)], 500.0).is_err());
+        assert!(check(&[late(0, 400)], 500.0).is_err());
     }
 
     #[test]

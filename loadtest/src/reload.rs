@@ -19,6 +19,8 @@ const CHANGING_SHARE: u64 = 10;
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long the capacity is measured.
 const CAPACITY_TIME: Duration = Duration::from_secs(5);
+/// How long a reload still costs something after its last probe: what was in force is freed.
+const FREEING_S: f64 = 1.0;
 /// Share of the capacity that is offered.
 const OFFERED: f64 = 0.4;
 
@@ -127,6 +129,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tokio::time::sleep(WARM_UP).await;
     running.take();
     let since = Instant::now();
+    let cpu_before = hub.cpu_time()?;
     let mut samples = Vec::new();
     for number in 0..args.reloads {
         // On a whole second, so that a short reload touches one second and not two.
@@ -160,16 +163,22 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         }
     }
     tokio::time::sleep_until((since + Duration::from_secs(args.seconds)).into()).await;
+    let cpu_share = (hub.cpu_time()? - cpu_before).as_secs_f64() / since.elapsed().as_secs_f64();
     let report = running.take();
     running.stop().await;
     let start_time = hub.start_time;
     bench::end(hub.guard).await?;
     origin.end().await?;
-    let report = judge(&report, &samples, capacity, start_time);
+    let report = judge(&report, &samples, (capacity, cpu_share), start_time);
     report.finish(&args.common.reports_dir, "")
 }
 
-fn judge(load: &LoadReport, samples: &[Sample], capacity: f64, start_time: Duration) -> Report {
+fn judge(
+    load: &LoadReport,
+    samples: &[Sample],
+    (capacity, cpu_share): (f64, f64),
+    start_time: Duration,
+) -> Report {
     let busy = busy_seconds(samples, load.seconds.len());
     let quiet = (0..load.seconds.len()).filter(|second| !busy.contains(second));
     let in_ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
@@ -191,7 +200,7 @@ fn judge(load: &LoadReport, samples: &[Sample], capacity: f64, start_time: Durat
         Figure::new("reload_p99_minus_quiet_p99", difference, "ms", lower)
             .floor(5.0)
             .note(
-                "seconds that a reload touched against all others; null if there is none of either",
+                "seconds that a reload touched, the freeing of what it replaced included, against all others; null if there is none of either",
             ),
         Figure::new(
             "load_time",
@@ -235,6 +244,8 @@ fn judge(load: &LoadReport, samples: &[Sample], capacity: f64, start_time: Durat
             Better::Higher,
         )
         .note("open loop"),
+        Figure::new("gateway_cpu_share", Some(cpu_share), "CPUs", lower)
+            .note("CPU time of the gateway for each second of the open loop, reloads included"),
         Figure::new("late_requests", Some(load.late as f64), "requests", lower)
             .note("sent more than 10 ms after they were due; their latency counts from then"),
     ];
@@ -256,11 +267,12 @@ fn judge(load: &LoadReport, samples: &[Sample], capacity: f64, start_time: Durat
     Report::new("bench-reload", figures, raw)
 }
 
-/// Every second that some reload touched.
+/// Every second that some reload touched, and the one in which what it replaced is freed.
 fn busy_seconds(samples: &[Sample], seconds: usize) -> BTreeSet<usize> {
     let mut busy = BTreeSet::new();
     for sample in samples {
-        let (from, until) = (sample.from_s as usize, sample.until_s as usize);
+        let until_s = sample.until_s + FREEING_S;
+        let (from, until) = (sample.from_s as usize, until_s as usize);
         busy.extend((from..=until).filter(|second| *second < seconds));
     }
     busy
@@ -395,9 +407,9 @@ mod tests {
             answered_ms: 0.0,
             took_ms: None,
         };
-        let samples = [sample(1.0, 1.9), sample(4.0, 6.1), sample(9.5, 12.0)];
-        let busy: Vec<usize> = busy_seconds(&samples, 11).into_iter().collect();
-        assert_eq!(busy, [1, 4, 5, 6, 9, 10]);
+        let samples = [sample(1.0, 1.9), sample(5.0, 7.1), sample(10.5, 13.0)];
+        let busy: Vec<usize> = busy_seconds(&samples, 12).into_iter().collect();
+        assert_eq!(busy, [1, 2, 5, 6, 7, 8, 10, 11]);
     }
 
     #[test]

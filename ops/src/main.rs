@@ -172,11 +172,9 @@ fn question(
 }
 
 fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
-    if let Ok(token) = std::env::var("HUB_ADMIN_TOKEN") {
-        return Ok(Some(token));
-    }
+    // A file that was asked for goes before what happens to be in the environment.
     let Some(file) = &arguments.token_file else {
-        return Ok(None);
+        return Ok(std::env::var("HUB_ADMIN_TOKEN").ok());
     };
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the token file {}", file.display()))?;

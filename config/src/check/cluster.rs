@@ -53,14 +53,6 @@ fn cluster(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Cluster) -> Option<r
         None => Some(None),
         Some(file) => health(scope, &at.key("health"), file).map(Some),
     };
-    if file.first_byte_timeout_ms > file.idle_timeout_ms {
-        let message = format!(
-            "{} is more than idle_timeout_ms ({}), which ends every wait for the upstream; lower it, or \
-             raise idle_timeout_ms",
-            file.first_byte_timeout_ms, file.idle_timeout_ms
-        );
-        scope.problem(&at.key("first_byte_timeout_ms"), message);
-    }
     Some(runtime::Cluster {
         name: file.name.clone(),
         active: file.active,

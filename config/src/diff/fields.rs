@@ -8,11 +8,62 @@ use crate::runtime::{
     PathPattern, PluginMark, Quota, Route, Segment,
 };
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// Keys and values of one section.
 pub(super) type Fields = Vec<(&'static str, Field)>;
+
+/// A list of named things, and how two of them are compared.
+pub(super) struct Section<T> {
+    pub(super) title: &'static str,
+    pub(super) all: fn(&Config) -> &[T],
+    pub(super) name: fn(&T) -> &str,
+    /// True where both mean the same, each in its own configuration. Cheap: it is asked for all.
+    pub(super) same: fn((&Config, &T), (&Config, &T)) -> bool,
+    /// Asked for those alone that are not the same.
+    pub(super) fields: fn(&Config, &T) -> Fields,
+}
+
+pub(super) const LISTENERS: Section<Arc<Listener>> = Section {
+    title: "listener",
+    all: |config| &config.listeners,
+    name: |one| &one.name,
+    same: |(_, old), (_, new)| old == new,
+    fields: |_, one| listener(one),
+};
+
+pub(super) const LIMITS: Section<Limit> = Section {
+    title: "limit",
+    all: |config| &config.limits,
+    name: |one| &one.name,
+    same: |(_, old), (_, new)| old == new,
+    fields: |_, one| limit(one),
+};
+
+pub(super) const PLUGINS: Section<PluginMark> = Section {
+    title: "plugin",
+    all: |config| &config.plugins,
+    name: |one| &one.name,
+    same: |(_, old), (_, new)| old == new,
+    fields: |_, one| plugin(one),
+};
+
+pub(super) const CLUSTERS: Section<Cluster> = Section {
+    title: "cluster",
+    all: |config| &config.clusters,
+    name: |one| &one.name,
+    same: |(_, old), (_, new)| old == new,
+    fields: |_, one| cluster(one),
+};
+
+pub(super) const ROUTES: Section<Route> = Section {
+    title: "route",
+    all: |config| &config.routes,
+    name: |one| &one.name,
+    same: same_route,
+    fields: route,
+};
 
 /// One value, to compare and to show.
 #[derive(PartialEq)]
@@ -109,191 +160,208 @@ pub(super) fn process(config: &Config) -> Fields {
     ]
 }
 
-pub(super) fn listeners(config: &Config) -> BTreeMap<&str, Fields> {
-    let fields = |listener: &Listener| {
-        let Listener {
-            name: _,
-            address,
-            tls,
-            proxy_protocol,
-            proxy_protocol_from,
-            trusted_hops,
-            trusted_from,
-            connections_max,
-            connections_per_address_max,
-            head_timeout,
-            idle_timeout,
-            body_timeout,
-            write_timeout,
-            head_bytes_max,
-            uri_bytes_max,
-            header_count_max,
-            requests_per_connection_max,
-        } = listener;
-        vec![
-            ("address", show(address)),
-            ("tls", show(tls)),
-            ("proxy_protocol", show(proxy_protocol)),
-            ("proxy_protocol_from", show(proxy_protocol_from)),
-            ("trusted_hops", show(trusted_hops)),
-            ("trusted_from", show(trusted_from)),
-            ("connections_max", show(connections_max)),
-            (
-                "connections_per_address_max",
-                show(connections_per_address_max),
-            ),
-            ("head_timeout_ms", show(head_timeout)),
-            ("idle_timeout_ms", show(idle_timeout)),
-            ("body_timeout_ms", show(body_timeout)),
-            ("write_timeout_ms", show(write_timeout)),
-            ("head_bytes_max", show(head_bytes_max)),
-            ("uri_bytes_max", show(uri_bytes_max)),
-            ("header_count_max", show(header_count_max)),
-            (
-                "requests_per_connection_max",
-                show(requests_per_connection_max),
-            ),
-        ]
-    };
-    let all = config.listeners.iter();
-    all.map(|one| (one.name.as_str(), fields(one))).collect()
+fn listener(listener: &Listener) -> Fields {
+    let Listener {
+        name: _,
+        address,
+        tls,
+        proxy_protocol,
+        proxy_protocol_from,
+        trusted_hops,
+        trusted_from,
+        connections_max,
+        connections_per_address_max,
+        head_timeout,
+        idle_timeout,
+        body_timeout,
+        write_timeout,
+        head_bytes_max,
+        uri_bytes_max,
+        header_count_max,
+        requests_per_connection_max,
+    } = listener;
+    vec![
+        ("address", show(address)),
+        ("tls", show(tls)),
+        ("proxy_protocol", show(proxy_protocol)),
+        ("proxy_protocol_from", show(proxy_protocol_from)),
+        ("trusted_hops", show(trusted_hops)),
+        ("trusted_from", show(trusted_from)),
+        ("connections_max", show(connections_max)),
+        (
+            "connections_per_address_max",
+            show(connections_per_address_max),
+        ),
+        ("head_timeout_ms", show(head_timeout)),
+        ("idle_timeout_ms", show(idle_timeout)),
+        ("body_timeout_ms", show(body_timeout)),
+        ("write_timeout_ms", show(write_timeout)),
+        ("head_bytes_max", show(head_bytes_max)),
+        ("uri_bytes_max", show(uri_bytes_max)),
+        ("header_count_max", show(header_count_max)),
+        (
+            "requests_per_connection_max",
+            show(requests_per_connection_max),
+        ),
+    ]
 }
 
-pub(super) fn limits(config: &Config) -> BTreeMap<&str, Fields> {
-    let fields = |limit: &Limit| {
-        let Limit {
-            name: _,
-            by,
-            quota: rate,
-        } = limit;
-        vec![
-            ("by", show(by)),
-            ("requests", Field::Shown(quota(Some(rate)))),
-        ]
-    };
-    let all = config.limits.iter();
-    all.map(|one| (one.name.as_str(), fields(one))).collect()
+fn limit(limit: &Limit) -> Fields {
+    let Limit {
+        name: _,
+        by,
+        quota: rate,
+    } = limit;
+    vec![
+        ("by", show(by)),
+        ("requests", Field::Shown(quota(Some(rate)))),
+    ]
 }
 
-pub(super) fn plugins(config: &Config) -> BTreeMap<&str, Fields> {
-    let fields = |plugin: &PluginMark| {
-        let PluginMark {
-            name: _,
-            kind,
-            mark,
-        } = plugin;
-        vec![
-            ("kind", show(kind)),
-            ("config", Field::Hidden(Some(mark.clone()))),
-        ]
-    };
-    let all = config.plugins.iter();
-    all.map(|one| (one.name.as_str(), fields(one))).collect()
+fn plugin(plugin: &PluginMark) -> Fields {
+    let PluginMark {
+        name: _,
+        kind,
+        mark,
+    } = plugin;
+    vec![
+        ("kind", show(kind)),
+        ("config", Field::Hidden(Some(mark.clone()))),
+    ]
 }
 
-pub(super) fn clusters(config: &Config) -> BTreeMap<&str, Fields> {
-    let fields = |cluster: &Cluster| {
-        let Cluster {
-            name: _,
-            active,
-            blue,
-            green,
-            balance,
-            tls,
-            health,
-            connect_timeout,
-            first_byte_timeout,
-            idle_timeout,
-            total_timeout,
-            keepalive_timeout,
-            connect_retries,
-        } = cluster;
-        let endpoints = |all: &[crate::runtime::Endpoint]| {
-            let one = |endpoint: &crate::runtime::Endpoint| match &endpoint.address {
-                EndpointAddress::Tcp(address) if address.to_string() != endpoint.name => {
-                    format!("{} ({address})", endpoint.name)
-                }
-                EndpointAddress::Tcp(_) | EndpointAddress::Unix(_) => endpoint.name.clone(),
-            };
-            Field::Shown(all.iter().map(one).collect::<Vec<_>>().join(", "))
+fn cluster(cluster: &Cluster) -> Fields {
+    let Cluster {
+        name: _,
+        active,
+        blue,
+        green,
+        balance,
+        tls,
+        health,
+        connect_timeout,
+        first_byte_timeout,
+        idle_timeout,
+        total_timeout,
+        keepalive_timeout,
+        connect_retries,
+    } = cluster;
+    let endpoints = |all: &[crate::runtime::Endpoint]| {
+        let one = |endpoint: &crate::runtime::Endpoint| match &endpoint.address {
+            EndpointAddress::Tcp(address) if address.to_string() != endpoint.name => {
+                format!("{} ({address})", endpoint.name)
+            }
+            EndpointAddress::Tcp(_) | EndpointAddress::Unix(_) => endpoint.name.clone(),
         };
-        let tls = tls.as_ref().map(|tls| {
-            let authorities = tls
-                .authorities
-                .as_ref()
-                .map_or("the system's".to_owned(), |all| {
-                    let mut digest = Sha256::new();
-                    all.iter().for_each(|der| digest.update(der));
-                    format!("{} of sha256 {}", all.len(), hex(&digest.finalize()))
-                });
-            format!("{} by authorities {authorities}", tls.server_name)
-        });
-        vec![
-            ("active", show(active)),
-            ("endpoints.blue", endpoints(blue)),
-            ("endpoints.green", endpoints(green)),
-            ("balance", show(balance)),
-            ("tls", Field::Shown(tls.unwrap_or_else(|| "none".into()))),
-            ("health", show(health)),
-            ("connect_timeout_ms", show(connect_timeout)),
-            ("first_byte_timeout_ms", show(first_byte_timeout)),
-            ("idle_timeout_ms", show(idle_timeout)),
-            ("total_timeout_ms", show(total_timeout)),
-            ("keepalive_timeout_ms", show(keepalive_timeout)),
-            ("connect_retries", show(connect_retries)),
-        ]
+        Field::Shown(all.iter().map(one).collect::<Vec<_>>().join(", "))
     };
-    let all = config.clusters.iter();
-    all.map(|one| (one.name.as_str(), fields(one))).collect()
+    let tls = tls.as_ref().map(|tls| {
+        let authorities = tls
+            .authorities
+            .as_ref()
+            .map_or("the system's".to_owned(), |all| {
+                let mut digest = Sha256::new();
+                all.iter().for_each(|der| digest.update(der));
+                format!("{} of sha256 {}", all.len(), hex(&digest.finalize()))
+            });
+        format!("{} by authorities {authorities}", tls.server_name)
+    });
+    vec![
+        ("active", show(active)),
+        ("endpoints.blue", endpoints(blue)),
+        ("endpoints.green", endpoints(green)),
+        ("balance", show(balance)),
+        ("tls", Field::Shown(tls.unwrap_or_else(|| "none".into()))),
+        ("health", show(health)),
+        ("connect_timeout_ms", show(connect_timeout)),
+        ("first_byte_timeout_ms", show(first_byte_timeout)),
+        ("idle_timeout_ms", show(idle_timeout)),
+        ("total_timeout_ms", show(total_timeout)),
+        ("keepalive_timeout_ms", show(keepalive_timeout)),
+        ("connect_retries", show(connect_retries)),
+    ]
 }
 
-pub(super) fn routes(config: &Config) -> BTreeMap<&str, Fields> {
-    let fields = |route: &Route| {
-        let Route {
-            name: _,
-            hosts,
-            path,
-            methods,
-            headers,
-            cluster,
-            tenant,
-            plugins,
-            limits,
-            body_bytes_max,
-            websocket,
-            cors,
-        } = route;
-        let hosts: Vec<_> = hosts
+fn route(config: &Config, route: &Route) -> Fields {
+    let Route {
+        name: _,
+        hosts,
+        path,
+        methods,
+        headers,
+        cluster,
+        tenant,
+        plugins,
+        limits,
+        body_bytes_max,
+        websocket,
+        cors,
+    } = route;
+    let hosts: Vec<_> = hosts
+        .iter()
+        .map(|host| match host {
+            HostPattern::Exact(host) => host.clone(),
+            HostPattern::Wildcard(suffix) => format!("*{suffix}"),
+        })
+        .collect();
+    let plugins: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
+    let limits: Vec<_> = limits
+        .iter()
+        .map(|i| config.limits[*i].name.as_str())
+        .collect();
+    vec![
+        ("hosts", show(&hosts)),
+        ("path", Field::Shown(pattern(path))),
+        ("methods", show(methods)),
+        ("headers", show(headers)),
+        (
+            "cluster",
+            Field::Shown(config.clusters[*cluster].name.clone()),
+        ),
+        ("tenant", show(tenant)),
+        ("plugins", show(&plugins)),
+        ("limits", show(&limits)),
+        ("body_bytes_max", show(body_bytes_max)),
+        ("websocket", show(websocket)),
+        ("cors_origins", show(cors)),
+    ]
+}
+
+fn same_route((old_config, old): (&Config, &Route), (new_config, new): (&Config, &Route)) -> bool {
+    let Route {
+        name: _,
+        hosts,
+        path,
+        methods,
+        headers,
+        cluster,
+        tenant,
+        plugins,
+        limits,
+        body_bytes_max,
+        websocket,
+        cors,
+    } = old;
+    *hosts == new.hosts
+        && *path == new.path
+        && *methods == new.methods
+        && *headers == new.headers
+        && old_config.clusters[*cluster].name == new_config.clusters[new.cluster].name
+        && *tenant == new.tenant
+        && plugins
             .iter()
-            .map(|host| match host {
-                HostPattern::Exact(host) => host.clone(),
-                HostPattern::Wildcard(suffix) => format!("*{suffix}"),
-            })
-            .collect();
-        let plugins: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
-        let limits: Vec<_> = limits
+            .map(|one| &one.name)
+            .eq(new.plugins.iter().map(|one| &one.name))
+        && limits
             .iter()
-            .map(|i| config.limits[*i].name.as_str())
-            .collect();
-        vec![
-            ("hosts", show(&hosts)),
-            ("path", Field::Shown(pattern(path))),
-            ("methods", show(methods)),
-            ("headers", show(headers)),
-            (
-                "cluster",
-                Field::Shown(config.clusters[*cluster].name.clone()),
-            ),
-            ("tenant", show(tenant)),
-            ("plugins", show(&plugins)),
-            ("limits", show(&limits)),
-            ("body_bytes_max", show(body_bytes_max)),
-            ("websocket", show(websocket)),
-            ("cors_origins", show(cors)),
-        ]
-    };
-    let all = config.routes.iter();
-    all.map(|one| (one.name.as_str(), fields(one))).collect()
+            .map(|index| &old_config.limits[*index].name)
+            .eq(new
+                .limits
+                .iter()
+                .map(|index| &new_config.limits[*index].name))
+        && *body_bytes_max == new.body_bytes_max
+        && *websocket == new.websocket
+        && *cors == new.cors
 }
 
 fn pattern(path: &PathPattern) -> String {

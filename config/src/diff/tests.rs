@@ -105,6 +105,58 @@ fn timeouts_and_bounds_of_a_listener_change_while_running() {
 }
 
 #[test]
+fn routes_are_compared_by_name_wherever_they_stand() {
+    let route = |name: &str, path: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\npath = {{ prefix = \"{path}\" }}\ncluster = \"app\"\n"
+        )
+    };
+    let old = [route("a", "/a"), route("b", "/b"), route("c", "/c")].concat();
+    let new = [route("d", "/d"), route("c", "/c"), route("b", "/bb")].concat();
+    let diff = changes(&format!("{BASE}{old}"), &format!("{BASE}{new}"));
+    let told: Vec<_> = diff
+        .changes
+        .iter()
+        .map(|c| (c.what, c.path.as_str(), c.detail.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (What::Removed, "route \"a\"", ""),
+            (What::Changed, "route \"b\".path", "prefix /b -> prefix /bb"),
+            (What::Added, "route \"d\"", ""),
+        ]
+    );
+}
+
+#[test]
+fn every_part_of_a_route_counts() {
+    let limit = "[[limit]]\nname = \"l\"\nby = \"route\"\nrequests = 1\n";
+    let second = "[[cluster]]\nname = \"b\"\nendpoints = { blue = [\"127.0.0.1:9009\"] }\n";
+    let plugin = "[[plugin]]\nname = \"who\"\nkind = \"jwt\"\n";
+    let old = format!(
+        "{BASE}{limit}{second}{plugin}[[route]]\nname = \"r\"\npath = {{ prefix = \"/r\" }}\ncluster = \"app\"\n"
+    );
+    let cases = [
+        ("hosts = [\"a.test\"]\n", "hosts"),
+        ("methods = [\"GET\"]\n", "methods"),
+        ("headers = [{ name = \"x-a\" }]\n", "headers"),
+        ("tenant = { sources = [{ header = \"x-b\" }] }\n", "tenant"),
+        ("plugins = [\"who\"]\n", "plugins"),
+        ("limits = [\"l\"]\n", "limits"),
+        ("body_bytes_max = 7\n", "body_bytes_max"),
+        ("websocket = true\n", "websocket"),
+        ("cors_origins = [\"*\"]\n", "cors_origins"),
+    ];
+    for (line, key) in cases {
+        let path = change(&old, &format!("{old}{line}")).1;
+        assert_eq!(path, format!("route \"r\".{key}"));
+    }
+    let moved = old.replace("/r\" }\ncluster = \"app\"", "/r\" }\ncluster = \"b\"");
+    assert_eq!(change(&old, &moved).1, "route \"r\".cluster");
+}
+
+#[test]
 fn a_secret_that_changes_is_named_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let text = format!("{BASE}[admin]\ntoken_file = \"token\"\n");

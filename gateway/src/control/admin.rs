@@ -13,7 +13,7 @@
 //! | POST /v1/explain | yes | what would happen to a request |
 //! | GET /v1/explain/REQUEST_ID | yes | why a past request was refused |
 
-use super::audit::Audit;
+use super::audit;
 use super::explain::{self, Question};
 use super::reload::{Outcome, Reloader, Trigger, unix_seconds};
 use crate::hub::Hub;
@@ -26,20 +26,32 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::Listener;
 use axum::{Json, Router};
 use hub_config::runtime::{AdminAddress, Colour, TenantIndex};
 use hub_core::{LocationIdRef, RequestId};
 use hub_stats::gcra::{Gcra, Verdict};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
 /// Largest body that the API reads, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Most connections at a time; more wait until one ends.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest wait for a request's head, on a new connection and on one that is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest life of a connection, so that one whose client stopped reading ends. Reloads are shorter.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(120);
 /// Most tenants in one answer.
 const TENANTS_MAX: usize = 1_000;
 
@@ -48,7 +60,6 @@ const TENANTS_MAX: usize = 1_000;
 pub struct Admin {
     hub: Arc<Hub>,
     reloader: Reloader,
-    audit: Arc<Audit>,
     /// One budget for all callers: whoever can reach loopback is one caller as far as harm goes.
     budget: Arc<Mutex<u64>>,
     began: Instant,
@@ -73,14 +84,7 @@ impl AdminSocket {
                 Ok(Self::Tcp(socket))
             }
             AdminAddress::Unix(path) => {
-                // A socket that a dead process left behind refuses connections; a live one accepts.
-                if std::os::unix::net::UnixStream::connect(path).is_err() {
-                    match std::fs::remove_file(path) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                remove_stale(path)?;
                 let socket = std::os::unix::net::UnixListener::bind(path)?;
                 std::fs::set_permissions(
                     path,
@@ -108,14 +112,26 @@ impl AdminSocket {
     }
 }
 
+/// Removes a socket that a dead process left behind, which refuses connections, and nothing else: not
+/// one that somebody listens on, and no file that a mistyped address names.
+fn remove_stale(path: &std::path::Path) -> io::Result<()> {
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        // Binding will say what is wrong, if something is.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 impl Admin {
     /// An admin API over a gateway.
     pub fn new(hub: Arc<Hub>, reloader: Reloader) -> Self {
-        let audit = Audit::new(hub.snapshot().config.admin.audit_file.clone());
         Self {
             hub,
             reloader,
-            audit: Arc::new(audit),
             budget: Arc::default(),
             began: Instant::now(),
         }
@@ -126,10 +142,10 @@ impl Admin {
         let app = self.routes();
         match socket {
             AdminSocket::Tcp(socket) => {
-                axum::serve(tokio::net::TcpListener::from_std(socket)?, app).await
+                serve(tokio::net::TcpListener::from_std(socket)?, app).await
             }
             AdminSocket::Unix(socket) => {
-                axum::serve(tokio::net::UnixListener::from_std(socket)?, app).await
+                serve(tokio::net::UnixListener::from_std(socket)?, app).await
             }
         }
     }
@@ -166,6 +182,27 @@ impl Admin {
             .layer(middleware::from_fn_with_state(self.clone(), limit))
             .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self)
+    }
+}
+
+/// As `axum::serve`, which knows neither a bound nor a deadline: whoever can reach the address could
+/// otherwise, without a token, hold connections until the process has no descriptor left for clients.
+async fn serve(mut listener: impl Listener, app: Router) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.map_err(io::Error::other)?;
+        let (stream, _) = listener.accept().await;
+        let service = TowerToHyperService::new(app.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // Whoever breaks a connection, or keeps one for too long, is not worth a line.
+            let _ended = tokio::time::timeout(CONNECTION_TIME_MAX, connection).await;
+            drop(place);
+        });
     }
 }
 
@@ -251,9 +288,14 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    // Thousands of tenants take milliseconds to write out: not on a thread that serves others.
+    // Thousands of tenants take milliseconds to write out: not on a thread that serves others, and after
+    // those that serve clients. The threads for such work do nothing urgent, so they may stay behind.
     let hub = Arc::clone(&admin.hub);
-    match tokio::task::spawn_blocking(move || hub.scrape()).await {
+    let scrape = move || {
+        super::low::nice(10);
+        hub.scrape()
+    };
+    match tokio::task::spawn_blocking(scrape).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => problem(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -455,7 +497,15 @@ async fn reload(
         );
     };
     match admin.reloader.reload(Trigger::Admin, query.dry_run).await {
-        Err(busy) => problem(StatusCode::TOO_MANY_REQUESTS, "busy", busy.to_string()),
+        Err(busy) => {
+            let hub = Arc::clone(&admin.hub);
+            let action = super::reload::action(query.dry_run);
+            tokio::task::spawn_blocking(move || {
+                let detail = json!({"outcome": "busy"});
+                audit::write(&hub.snapshot().config.admin, "admin", action, &detail);
+            });
+            problem(StatusCode::TOO_MANY_REQUESTS, "busy", busy.to_string())
+        }
         Ok(outcome) => {
             let status = match &outcome {
                 Outcome::Applied { .. }
@@ -464,13 +514,6 @@ async fn reload(
                 Outcome::Rejected { .. } => StatusCode::UNPROCESSABLE_ENTITY,
                 Outcome::NeedsUpgrade { .. } => StatusCode::CONFLICT,
             };
-            let action = if query.dry_run {
-                "reload_dry_run"
-            } else {
-                "reload"
-            };
-            let detail = json!({"outcome": outcome.label()});
-            admin.audit.write("admin", action, &detail);
             (status, Json(outcome)).into_response()
         }
     }
@@ -524,5 +567,24 @@ async fn explain_past(State(admin): State<Admin>, Path(id): Path<String>) -> Res
             "not_remembered",
             "no refusal with this id is remembered: the request was not refused, or more were refused since than admin.refusals_remembered",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = |name| AdminAddress::Unix(folder.path().join(name));
+        let file = folder.path().join("hub.toml");
+        std::fs::write(&file, "precious").expect("written");
+        assert!(AdminSocket::bind(&address("hub.toml")).is_err());
+        assert!(file.exists());
+        let live = AdminSocket::bind(&address("socket")).expect("a socket");
+        assert!(AdminSocket::bind(&address("socket")).is_err());
+        drop(live);
+        assert!(AdminSocket::bind(&address("socket")).is_ok(), "a stale one");
     }
 }

@@ -1,25 +1,29 @@
 //! Reload: parse, check, build beside the running configuration, diff, swap.
 //!
-//! One thread does it all, one reload at a time, at a low priority, so that the data plane keeps the
+//! One thread decides, one reload at a time; all that takes long, which is everything up to the swap and
+//! the freeing of what was, another one does at the lowest priority, so that the data plane keeps the
 //! processors. A reload that fails at any step changes nothing.
 
-use crate::front::tls;
+mod prepare;
+mod worker;
+
+use super::stamps::Stamps;
 use crate::hub::Hub;
-use crate::snapshot::Snapshot;
 use crate::telemetry::ReloadOutcome;
 use hub_config::{Diff, Problems, runtime};
 use hub_plugins::Catalog;
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
+use worker::Worker;
 
-/// Reloads that may wait; more are told to try again. Each one reads the files as they are when its
-/// turn comes, so one waiting reload already stands for all that were asked for before it.
+/// Callers that may wait for an outcome; more are told to try again.
 const QUEUE: usize = 8;
-/// How long the thread waits at most before it looks whether retired snapshots can be freed.
-const SWEEP: Duration = Duration::from_millis(500);
+/// Problems that the log names; the answer to whoever asked has all of them.
+const PROBLEMS_LOGGED: usize = 10;
 
 /// Who asked for a reload; a field of the log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -99,13 +103,29 @@ impl Outcome {
 struct Job {
     trigger: Trigger,
     dry_run: bool,
-    done: Option<oneshot::Sender<Outcome>>,
+    done: oneshot::Sender<Outcome>,
 }
 
 /// Asks the reload thread for reloads.
 #[derive(Clone, Debug)]
 pub struct Reloader {
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<Queue>,
+}
+
+/// What the reload thread was asked for and has not begun.
+#[derive(Debug, Default)]
+struct Queue {
+    asked: Mutex<Asked>,
+    wake: Condvar,
+    /// Every file of the last load, good or not, as that load read it.
+    read: Mutex<Stamps>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    /// Nobody waits for the outcome of this one, so one stands for any number.
+    nudge: Option<Trigger>,
+    jobs: Vec<Job>,
 }
 
 impl std::fmt::Debug for Job {
@@ -122,173 +142,96 @@ impl std::fmt::Debug for Job {
 pub struct Busy;
 
 impl Reloader {
-    /// Starts the reload thread.
+    /// Starts the reload thread. `began` is when the process began to read the configuration in force.
     pub fn start(
         hub: Arc<Hub>,
         file: PathBuf,
         runtime: tokio::runtime::Handle,
+        began: SystemTime,
     ) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Queue::default());
+        let snapshot = hub.snapshot();
+        let files = prepare::files(&file, &snapshot.config);
+        *queue.read.lock() = Stamps::default().read_since(began, &files);
+        let worker = Worker::new(hub, file, runtime, Arc::clone(&queue))?;
         std::thread::Builder::new()
             .name("reload".into())
-            .spawn(move || {
-                lower_priority();
-                Worker {
-                    hub,
-                    file,
-                    runtime,
-                    retired: Vec::new(),
-                }
-                .run(queue);
-            })?;
-        Ok(Self { jobs })
+            .spawn(move || worker.run())?;
+        Ok(Self { queue })
     }
 
-    /// Asks for a reload and does not wait. Where reloads wait already, one of them will see the
-    /// change.
+    /// Asks for a reload and does not wait. One that was asked for and has not begun stands for this
+    /// one, too: it will read the newest files.
     pub fn nudge(&self, trigger: Trigger) {
-        let job = Job {
-            trigger,
-            dry_run: false,
-            done: None,
-        };
-        if self.jobs.try_send(job).is_err() {
-            tracing::debug!("a reload is waiting already; it will read the newest files");
-        }
+        self.queue.asked.lock().nudge.get_or_insert(trigger);
+        self.queue.wake.notify_one();
     }
 
     /// Reloads, or only says what a reload would do, and waits for the outcome.
     pub async fn reload(&self, trigger: Trigger, dry_run: bool) -> Result<Outcome, Busy> {
         let (done, outcome) = oneshot::channel();
-        self.jobs
-            .try_send(Job {
+        {
+            let mut asked = self.queue.asked.lock();
+            if asked.jobs.len() == QUEUE {
+                return Err(Busy);
+            }
+            asked.jobs.push(Job {
                 trigger,
                 dry_run,
-                done: Some(done),
-            })
-            .map_err(|_| Busy)?;
+                done,
+            });
+        }
+        self.queue.wake.notify_one();
         outcome.await.map_err(|_| Busy)
     }
+
+    /// Every file of the last load, good or not, as that load read it.
+    pub(super) fn files_read(&self) -> Stamps {
+        self.queue.read.lock().clone()
+    }
 }
 
-struct Worker {
-    hub: Arc<Hub>,
-    file: PathBuf,
-    runtime: tokio::runtime::Handle,
-    /// Snapshots that requests may still hold. They are freed here, by this thread, so that no
-    /// request pays for freeing one.
-    retired: Vec<Arc<Snapshot>>,
-}
+// === impl Queue ===
 
-impl Worker {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        loop {
-            let job = if self.retired.is_empty() {
-                queue.blocking_recv()
-            } else {
-                let wait = async { tokio::time::timeout(SWEEP, queue.recv()).await };
-                match self.runtime.block_on(wait) {
-                    Ok(job) => job,
-                    Err(_) => {
-                        self.sweep();
-                        continue;
+impl Queue {
+    /// What is to be done next: all reloads that wait, since one load answers all of them, or else all
+    /// dry runs. `None` where nothing comes within `longest`.
+    fn next(&self, longest: Option<Duration>) -> Option<Batch> {
+        let mut asked = self.asked.lock();
+        while asked.nudge.is_none() && asked.jobs.is_empty() {
+            match longest {
+                None => self.wake.wait(&mut asked),
+                Some(longest) => {
+                    if self.wake.wait_for(&mut asked, longest).timed_out() {
+                        return None;
                     }
                 }
-            };
-            let Some(job) = job else { return };
-            let outcome = self.reload(job.dry_run);
-            report(&self.hub, job.trigger, job.dry_run, &outcome);
-            if let Some(done) = job.done {
-                // Whoever asked may have given up waiting; the outcome is in the log.
-                let _asker_gone = done.send(outcome);
             }
-            self.sweep();
         }
+        let nudge = asked.nudge.take();
+        let is_reload = |job: &Job| !job.dry_run;
+        let dry_run = nudge.is_none() && !asked.jobs.iter().any(is_reload);
+        let jobs = asked.jobs.extract_if(.., |job| job.dry_run == dry_run);
+        Some(Batch {
+            jobs: jobs.collect(),
+            nudge,
+            dry_run,
+        })
     }
+}
 
-    fn sweep(&mut self) {
-        self.retired
-            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
-    }
+/// Requests that one load answers.
+#[derive(Debug)]
+struct Batch {
+    nudge: Option<Trigger>,
+    jobs: Vec<Job>,
+    dry_run: bool,
+}
 
-    fn reload(&mut self, dry_run: bool) -> Outcome {
-        let began = Instant::now();
-        let config = match load(&self.file) {
-            Ok(config) => config,
-            Err(problems) => {
-                return Outcome::Rejected {
-                    problems: problems.iter().map(ToString::to_string).collect(),
-                };
-            }
-        };
-        let current = self.hub.snapshot();
-        let diff = hub_config::diff(&current.config, &config);
-        if !diff.needs_upgrade.is_empty() {
-            return Outcome::NeedsUpgrade {
-                settings: diff.needs_upgrade.clone(),
-                diff,
-            };
-        }
-        let certificates = match self.prepare_certificates(&config) {
-            Ok(certificates) => certificates,
-            Err(problem) => {
-                return Outcome::Rejected {
-                    problems: vec![problem],
-                };
-            }
-        };
-        if dry_run {
-            return Outcome::WouldApply { diff };
-        }
-        for (listener, prepared) in certificates {
-            if let Some(tls) = &self.hub.listeners[listener].tls {
-                tls.commit(prepared);
-            }
-        }
-        self.hub.publish_certificates();
-        // The hash leaves secrets out, since it is shown; the difference knows of them.
-        if config.hash == current.config.hash && diff.is_empty() {
-            return Outcome::Unchanged { hash: config.hash };
-        }
-        let next = Arc::new(Snapshot::build(config, Some(&current), &self.hub));
-        self.hub.limiter.resize(next.config.limiter_keys_max);
-        let outcome = Outcome::Applied {
-            epoch: next.epoch,
-            hash: next.config.hash.clone(),
-            diff,
-            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        };
-        next.clusters.start_health_checks(&self.runtime);
-        drop(current);
-        let old = self.hub.swap(Arc::clone(&next));
-        self.hub.after_swap(&next);
-        self.retired.push(old);
-        outcome
-    }
-
-    /// Reads every listener's certificates, so that a bad one refuses the reload as a whole.
-    fn prepare_certificates(
-        &self,
-        config: &runtime::Config,
-    ) -> Result<Vec<(usize, tls::Prepared)>, String> {
-        let mut prepared = Vec::new();
-        for (index, settings) in self
-            .hub
-            .in_bound_order(&config.listeners)
-            .iter()
-            .enumerate()
-        {
-            let (Some(tls), Some(settings)) = (&self.hub.listeners[index].tls, &settings.tls)
-            else {
-                continue;
-            };
-            let certificates = tls.prepare(settings).map_err(|error| {
-                self.hub.metrics.certificates_read("rejected");
-                format!("listener `{}`: {error}", self.hub.listeners[index].name)
-            })?;
-            prepared.push((index, certificates));
-        }
-        Ok(prepared)
+impl Batch {
+    fn trigger(&self) -> Trigger {
+        let asked = self.jobs.iter().map(|job| job.trigger).next();
+        asked.or(self.nudge).unwrap_or(Trigger::Admin)
     }
 }
 
@@ -301,13 +244,15 @@ pub fn load(file: &Path) -> Result<runtime::Config, Problems> {
     hub_config::load(file, &catalog, &|name| std::env::var(name).ok())
 }
 
-fn report(hub: &Hub, trigger: Trigger, dry_run: bool, outcome: &Outcome) {
-    let trigger = match trigger {
+/// Tells log, metrics and audit trail of an outcome.
+fn report(hub: &Hub, batch: &Batch, outcome: &Outcome) {
+    audit(hub, batch, outcome);
+    let trigger = match batch.trigger() {
         Trigger::FileChange => "file_change",
         Trigger::Signal => "signal",
         Trigger::Admin => "admin",
     };
-    if dry_run {
+    if batch.dry_run {
         tracing::info!(trigger, outcome = outcome.label(), "a reload was tried out");
         return;
     }
@@ -333,7 +278,8 @@ fn report(hub: &Hub, trigger: Trigger, dry_run: bool, outcome: &Outcome) {
         }
         Outcome::Rejected { problems } => tracing::error!(
             trigger,
-            problems = problems.join("; "),
+            problems = problems[..problems.len().min(PROBLEMS_LOGGED)].join("; "),
+            more_problems = problems.len().saturating_sub(PROBLEMS_LOGGED),
             "the new configuration was rejected; the old one stays in force"
         ),
         Outcome::NeedsUpgrade { settings, .. } => tracing::error!(
@@ -345,16 +291,69 @@ fn report(hub: &Hub, trigger: Trigger, dry_run: bool, outcome: &Outcome) {
     }
 }
 
-/// Lets the data plane go first. The reload still finishes; on an idle machine as fast as ever.
-fn lower_priority() {
-    // On Linux a nice value belongs to the thread. Not being allowed to is no reason not to reload.
-    if let Err(error) = rustix::process::setpriority_process(None, 10) {
-        tracing::warn!(%error, "the reload thread keeps its priority");
+/// A line for each operator who asked. Written here and not where the caller is answered, who may have
+/// gone by now: what was done was asked for all the same.
+fn audit(hub: &Hub, batch: &Batch, outcome: &Outcome) {
+    let action = action(batch.dry_run);
+    let detail = serde_json::json!({"outcome": outcome.label()});
+    let asked = batch.jobs.iter();
+    for _ in asked.filter(|job| job.trigger == Trigger::Admin) {
+        super::audit::write(&hub.snapshot().config.admin, "admin", action, &detail);
     }
+}
+
+/// As the audit trail names it.
+pub(super) fn action(dry_run: bool) -> &'static str {
+    if dry_run { "reload_dry_run" } else { "reload" }
 }
 
 /// Seconds since 1970.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(dry_run: bool) -> Job {
+        Job {
+            trigger: Trigger::Admin,
+            dry_run,
+            done: oneshot::channel().0,
+        }
+    }
+
+    #[test]
+    fn one_load_answers_all_that_wait_for_one() {
+        let reloader = Reloader {
+            queue: Arc::default(),
+        };
+        for _ in 0..QUEUE {
+            reloader.nudge(Trigger::Signal);
+        }
+        reloader.nudge(Trigger::FileChange);
+        let jobs = [job(true), job(false), job(true), job(false)];
+        reloader.queue.asked.lock().jobs.extend(jobs);
+        let next = || reloader.queue.next(Some(Duration::ZERO));
+        let batch = next().expect("a reload");
+        assert_eq!((batch.jobs.len(), batch.dry_run), (2, false));
+        assert_eq!(batch.nudge, Some(Trigger::Signal));
+        let batch = next().expect("a dry run");
+        assert_eq!((batch.jobs.len(), batch.dry_run), (2, true));
+        assert!(next().is_none());
+    }
+
+    #[test]
+    fn dry_runs_that_fill_the_queue_hide_no_nudge() {
+        let reloader = Reloader {
+            queue: Arc::default(),
+        };
+        let jobs = (0..QUEUE).map(|_| job(true));
+        reloader.queue.asked.lock().jobs.extend(jobs);
+        reloader.nudge(Trigger::FileChange);
+        let batch = reloader.queue.next(None).expect("a reload");
+        assert!(!batch.dry_run && batch.jobs.is_empty());
+    }
 }

@@ -1,124 +1,138 @@
 //! Reload when files change.
+//!
+//! Folders are watched rather than files: replacing a file by renaming another over it is the good way
+//! to write one, and it leaves a watch on the file behind. What a watch says is a hint only. What
+//! decides is whether a file differs from what the last load read, good or not, and that is looked at
+//! every few seconds whatever the watches say.
 
 use super::reload::{Reloader, Trigger};
+use super::stamps::Stamps;
 use crate::hub::Hub;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// Editors and deploy tools write in several steps; a reload waits this long after the last one.
+/// Editors and deploy tools write in several steps; a reload waits this long after the last one ...
 const SETTLE: Duration = Duration::from_millis(100);
-/// Watches are renewed this often, since a reload may bring new files.
-const RENEW: Duration = Duration::from_secs(5);
-/// Longest time between the reading of a file and the snapshot's own time, and how coarse the times of
-/// files are.
-const READ_BEFORE: Duration = Duration::from_secs(2);
+/// ... but not longer than this, or a file that changes all the time would be waited for without end.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// How often files are looked at, and watches that could not be had are tried again.
+const LOOK: Duration = Duration::from_secs(5);
 
-/// Watches the configuration, and all files that it names, until the process ends. The folders are
-/// watched rather than the files: replacing a file by renaming another over it is the good way to
-/// write one, and it leaves a watch on the file behind. What changed since `began`, when the process
-/// began to read them, and before the watch stood is seen by the files' own times.
-pub async fn watch_files(hub: Arc<Hub>, config: PathBuf, reloader: Reloader, began: SystemTime) {
+/// Watches the configuration, and all files that it names, until the process ends.
+pub async fn watch_files(hub: Arc<Hub>, reloader: Reloader) {
     let changed = Arc::new(Notify::new());
-    let mut watched = BTreeSet::new();
-    let mut watcher: Option<RecommendedWatcher> = None;
+    let mut watches = Watches::default();
+    let mut looked = Stamps::default();
     loop {
-        let files = files(&hub, &config);
-        if files != watched {
-            watcher = start(&files, Arc::clone(&changed));
-            let read_at = match watched.is_empty() {
-                true => began,
-                false => hub.peek().taken_at - READ_BEFORE,
-            };
-            if files
-                .difference(&watched)
-                .any(|file| is_newer(file, read_at))
-            {
-                changed.notify_one();
-            }
-            watched = files;
+        let read = reloader.files_read();
+        if watches.renew(&read, &changed) && read.differ() {
+            // What happened before the watches stood.
+            changed.notify_one();
         }
-        if watcher.is_none() {
-            watched.clear();
+        let told = tokio::time::timeout(LOOK, changed.notified()).await.is_ok();
+        if told {
+            settle(&changed).await;
         }
-        if tokio::time::timeout(RENEW, changed.notified())
-            .await
-            .is_err()
-        {
-            continue;
-        }
-        // Take changes that follow closely into the same reload.
-        while tokio::time::timeout(SETTLE, changed.notified())
-            .await
-            .is_ok()
-        {}
-        if hub.peek().config.gateway.reload_on_change {
+        // A load may have ended meanwhile.
+        let read = reloader.files_read();
+        let differs = read.differ();
+        // Nobody said that whoever writes is done, so the file must have come to rest.
+        let rests = told || !looked.differ();
+        looked = read.again();
+        if differs && rests && hub.peek().config.gateway.reload_on_change {
             reloader.nudge(Trigger::FileChange);
         }
     }
 }
 
-fn files(hub: &Hub, config: &Path) -> BTreeSet<PathBuf> {
-    let snapshot = hub.peek();
-    let certificates = snapshot
-        .listeners
-        .iter()
-        .filter_map(|listener| listener.tls.as_ref())
-        .flat_map(|tls| tls.certificates.iter())
-        .flat_map(|(certificate, key)| [certificate.clone(), key.clone()]);
-    snapshot
-        .config
-        .files
-        .iter()
-        .cloned()
-        .chain(certificates)
-        .chain(std::iter::once(config.to_path_buf()))
-        .map(|file| std::path::absolute(&file).unwrap_or(file))
-        .collect()
+/// Waits until changes have stopped, so that those that follow closely are one.
+async fn settle(changed: &Notify) {
+    let end = Instant::now() + SETTLE_MAX;
+    while Instant::now() < end
+        && tokio::time::timeout(SETTLE, changed.notified())
+            .await
+            .is_ok()
+    {}
 }
 
-/// True where the file was written after this time. One that is gone is the next reload's affair.
-fn is_newer(file: &Path, time: SystemTime) -> bool {
-    std::fs::metadata(file)
-        .and_then(|metadata| metadata.modified())
-        .is_ok_and(|modified| modified > time)
+/// The watched folders.
+#[derive(Default)]
+struct Watches {
+    watcher: Option<RecommendedWatcher>,
+    files: BTreeSet<PathBuf>,
+    /// With their identity: a folder that was replaced takes its watch along.
+    folders: Stamps,
+    /// Some folder could not be watched.
+    incomplete: bool,
 }
 
-fn start(files: &BTreeSet<PathBuf>, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let wanted = files.clone();
-    let folders: BTreeSet<PathBuf> = files
-        .iter()
-        .filter_map(|file| file.parent())
-        .map(PathBuf::from)
-        .collect();
-    let on_event = move |event: notify::Result<notify::Event>| {
+impl Watches {
+    /// Makes the watches those of `read`'s files, where they are not; true where that was done.
+    fn renew(&mut self, read: &Stamps, changed: &Arc<Notify>) -> bool {
+        let files: BTreeSet<PathBuf> = read.files().cloned().collect();
+        if !self.incomplete && files == self.files && !self.folders.moved() {
+            return false;
+        }
+        let again = std::mem::replace(&mut self.incomplete, false) && files == self.files;
+        let folders = read.folders();
+        self.folders = Stamps::now(&folders);
+        self.watcher = None;
+        match watcher(files.clone(), Arc::clone(changed)) {
+            Ok(mut watcher) => {
+                for folder in &folders {
+                    if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                        self.cannot(&error, again);
+                    }
+                }
+                self.watcher = Some(watcher);
+            }
+            Err(error) => self.cannot(&error, again),
+        }
+        self.files = files;
+        true
+    }
+
+    fn cannot(&mut self, error: &notify::Error, again: bool) {
+        self.incomplete = true;
+        if !again {
+            tracing::warn!(
+                %error,
+                "a folder cannot be watched; changes of its files are seen some seconds later"
+            );
+        }
+    }
+}
+
+fn watcher(wanted: BTreeSet<PathBuf>, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else {
             changed.notify_one();
             return;
         };
-        let touches = event.paths.iter().any(|path| {
-            wanted.contains(path)
-                // Kubernetes and systemd swap a link named `..data` beside the files.
-                || path.file_name().is_some_and(|name| name == "..data")
-        });
-        if touches && !event.kind.is_access() {
+        let touches = event.need_rescan()
+            || event.paths.iter().any(|path| {
+                wanted.contains(path)
+                    // Kubernetes swaps a link named `..data` beside the files.
+                    || path.file_name().is_some_and(|name| name == "..data")
+            });
+        if touches && ends_a_change(event.kind) {
             changed.notify_one();
         }
-    };
-    let mut watcher = match notify::recommended_watcher(on_event) {
-        Ok(watcher) => watcher,
-        Err(error) => {
-            tracing::warn!(%error, "files cannot be watched; reload by SIGHUP or over the admin API");
-            return None;
-        }
-    };
-    for folder in folders {
-        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
-            tracing::warn!(%error, folder = %folder.display(), "this folder cannot be watched");
-        }
+    })
+}
+
+/// False for reading, and for writing before the file is closed: half a file is nobody's configuration.
+fn ends_a_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        EventKind::Modify(kind) => matches!(kind, ModifyKind::Name(_) | ModifyKind::Any),
+        EventKind::Any | EventKind::Create(_) | EventKind::Remove(_) | EventKind::Other => true,
     }
-    Some(watcher)
 }

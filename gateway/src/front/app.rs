@@ -183,7 +183,12 @@ impl Front {
         };
         let Some(tls) = &bound.tls else {
             let (stream, unread) = raw.into_parts();
-            let downstream = Box::new(Downstream::new(stream, &unread, opened));
+            let downstream = Box::new(Downstream::new(
+                stream,
+                &unread,
+                opened,
+                settings.write_timeout,
+            ));
             return Some((downstream, connection, false));
         };
         let longest = settings
@@ -193,7 +198,12 @@ impl Front {
         match tokio::time::timeout(longest, tls.accept(raw)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-                let downstream = Box::new(Downstream::new(Box::new(stream), &[], opened));
+                let downstream = Box::new(Downstream::new(
+                    Box::new(stream),
+                    &[],
+                    opened,
+                    settings.write_timeout,
+                ));
                 Some((downstream, connection, is_http2))
             }
             Ok(Err(_)) => {
@@ -267,10 +277,11 @@ impl Front {
             return;
         }
         let (stream, unread) = raw.into_parts();
-        let mut downstream = Downstream::new(stream, &unread, Instant::now());
+        let longest = Duration::from_secs(1);
+        let mut downstream = Downstream::new(stream, &unread, Instant::now(), longest);
         let bytes = http1::stateless_answer(Reason::TooManyConnections);
         // The client may be gone already.
-        let _gone = tokio::time::timeout(Duration::from_secs(1), downstream.send(&bytes)).await;
+        let _gone = downstream.send(&bytes).await;
     }
 }
 

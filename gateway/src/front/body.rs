@@ -156,38 +156,56 @@ impl MessageBody {
     /// a chunk announces, more payload than allowed. The tracker is of no more use then.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, Reason> {
         let mut at = 0;
-        while at < bytes.len() && !self.is_done() {
-            at += match self.state {
-                State::Length(left) => {
-                    let (count, left) = self.pass(left, bytes.len() - at);
-                    self.state = if left == 0 {
-                        State::Done
-                    } else {
-                        State::Length(left)
-                    };
-                    count
-                }
-                State::Data(left) => {
-                    let (count, left) = self.pass(left, bytes.len() - at);
-                    self.state = if left == 0 {
-                        State::DataCr
-                    } else {
-                        State::Data(left)
-                    };
-                    count
-                }
-                State::TrailerValue => self.trailer_value(&bytes[at..])?,
-                _ => {
-                    self.state = self.step(bytes[at])?;
-                    1
-                }
-            };
+        loop {
+            let (framing, payload) = self.next_payload(&bytes[at..])?;
+            at += framing + payload;
+            if payload == 0 {
+                break;
+            }
         }
         Ok(Progress {
             consumed: at,
             done: self.is_done(),
             payload: self.payload,
         })
+    }
+
+    /// Takes framing up to the next payload: how many bytes of `bytes` are framing, and how many after
+    /// them are payload. Both are 0 where nothing is left to take; no payload means that more bytes are
+    /// needed, or that the message is complete.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub(crate) fn next_payload(&mut self, bytes: &[u8]) -> Result<(usize, usize), Reason> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() {
+            match self.state {
+                State::Length(_) | State::Data(_) => return Ok((at, self.run(bytes.len() - at))),
+                State::TrailerValue => at += self.trailer_value(&bytes[at..])?,
+                _ => {
+                    self.state = self.step(bytes[at])?;
+                    at += 1;
+                }
+            }
+        }
+        Ok((at, 0))
+    }
+
+    /// In payload: lets what is at hand pass.
+    fn run(&mut self, at_hand: usize) -> usize {
+        let (left, data) = match self.state {
+            State::Length(left) => (left, false),
+            State::Data(left) => (left, true),
+            _ => return 0,
+        };
+        let (count, left) = self.pass(left, at_hand);
+        self.state = match (data, left) {
+            (false, 0) => State::Done,
+            (true, 0) => State::DataCr,
+            (false, left) => State::Length(left),
+            (true, left) => State::Data(left),
+        };
+        count
     }
 
     /// Lets payload pass: how many bytes of those at hand, and how many are left after that.

@@ -1,55 +1,39 @@
-//! The client's side of an HTTP/1 connection, between our front and pingora's session code.
+//! The client's side of an HTTP/1 connection: what was read and belongs to no message yet, what was
+//! gathered and is not yet written, and the deadlines of both directions.
 //!
-//! The front reads heads from it. While pingora owns a request, the same object gates what pingora
-//! can read: exactly the bytes of this request's body, each checked against the strict framing rules
-//! before pingora sees it. Bytes after the message stay here for the next head, so pipelined
-//! requests never skip the strict parser.
+//! The front reads heads from it; while a request is served, `lanes::general::session` reads the body
+//! and writes the answer. Bytes after a message stay here for the next head.
+//!
+//! Invariant: no wait on the socket is without a bound. Reading a head or a body and writing are bounded
+//! here or by the caller; waiting for the upstream ends with the deadline of [`Progress`].
 
-use super::body::MessageBody;
-use super::stall::Stall;
-use super::wrap::delegate_io;
 use bytes::{Buf, BytesMut};
 use hub_core::Reason;
-use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use std::cell::RefCell;
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// How much one read takes from the socket at most, in bytes.
 const READ_BYTES: usize = 16 * 1024;
 /// How much of an answer is gathered before it is written, in bytes: a head and a small body leave
 /// in one system call.
 const GATHER_BYTES: usize = 16 * 1024;
-/// How many bytes of requests to come an idle peek may hold, in bytes. Past it the client waits in
+/// How much of an answer usually suffices: the first allocation for it, in bytes.
+const GATHER_FIRST_BYTES: usize = 2 * 1024;
+/// How many bytes of requests to come are read ahead while one is served. Past it the client waits in
 /// the kernel's buffers.
 const STASH_BYTES_MAX: usize = 64 * 1024;
-
-/// How long a client may take nothing, until the listener's setting is known.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// Reads land here first, so that a connection which waits for its next request owns no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
-}
-
-/// What the client may send, and pingora may see, at the moment.
-#[derive(Debug)]
-enum Gate {
-    /// Between requests: the front reads heads.
-    Head,
-    /// A request's body, up to its last byte.
-    Body(MessageBody),
-    /// The request is complete; what comes next is another one.
-    Done,
-    /// After an upgrade: everything passes.
-    Tunnel,
 }
 
 /// The timer behind a [`Progress`]'s deadline. Kept from request to request: deadlines only move later
@@ -57,88 +41,114 @@ enum Gate {
 #[derive(Debug, Default)]
 pub(crate) struct Deadline {
     /// When the timer fires, which is at or before the deadline in force.
-    timer: Option<(Instant, Pin<Box<tokio::time::Sleep>>)>,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-/// Facts about the request in progress that both the stream and the lane need. One per connection,
-/// so a request allocates none.
+/// Ends a wait in which nothing moves. Costs nothing until there is something to wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+/// Facts about the request in progress that both the connection and the lane need. One per
+/// connection, so a request allocates none.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// `Reason as u8 + 1` of the fault that the stream found; 0 for none.
+    /// `Reason as u8 + 1` of the fault that the connection found; 0 for none.
     fault: AtomicU8,
-    /// Milliseconds after `Downstream::epoch` at which the stream fails with `deadline_reason`;
+    /// Milliseconds after `Downstream::epoch` at which the request fails with `deadline_reason`;
     /// 0 for never.
     deadline_ms: AtomicU64,
     deadline_reason: AtomicU8,
+    /// Longest silence of the upstream in the middle of an answer, in milliseconds; 0 for any.
+    quiet_ms: AtomicU32,
+    /// The connection serves no request after this one.
+    last: AtomicBool,
     /// Body payload bytes read of this request.
     pub(crate) bytes_in: AtomicU64,
-    /// The socket of a connection that ended before its request was read, for [`Downstream::linger`].
-    unread: Mutex<Option<Stream>>,
 }
 
-/// The socket, until it is taken from a [`Downstream`] that ends.
-#[derive(Debug)]
-struct Socket(Option<Stream>);
-
-/// A client's connection as pingora sees it. Implements pingora's `IO`.
+/// A client's connection.
 pub(crate) struct Downstream {
-    inner: Socket,
+    inner: Stream,
     /// Read from the socket and not yet consumed.
     stash: BytesMut,
-    /// Accepted from pingora and not yet written.
+    /// Part of an answer that is not yet written.
     gathered: BytesMut,
-    gate: Gate,
     progress: Arc<Progress>,
     epoch: Instant,
     deadline: Deadline,
-    stall: Stall,
+    write_timeout: Duration,
+    write_stall: Stall,
     peer_closed: bool,
-    /// The client closed its sending side behind requests that are still to be answered.
+    /// The client closed its side behind a request that was still to be read: it wants its answers.
     half_closed: bool,
 }
-
-/// The error with which the stream stops a request: it names the row of the refusal table.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{}", .0.code())]
-pub(crate) struct StreamFault(pub(crate) Reason);
 
 // === impl Progress ===
 
 impl Progress {
-    /// The fault that the stream found in the request, if any.
+    /// The fault that the connection found in the request, if any.
     pub(crate) fn fault(&self) -> Option<Reason> {
-        let code = self.fault.load(Ordering::Acquire);
-        code.checked_sub(1)
-            .and_then(|index| Reason::ALL.get(usize::from(index)))
-            .copied()
+        reason_of(self.fault.load(Ordering::Relaxed))
     }
 
     /// Notes why the request cannot go on.
     pub(crate) fn set_fault(&self, reason: Reason) {
-        self.fault.store(reason_code(reason), Ordering::Release);
+        self.fault.store(reason as u8 + 1, Ordering::Relaxed);
     }
 
-    fn reset(&self) {
-        self.fault.store(0, Ordering::Release);
-        self.disarm();
+    /// Forgets the request before.
+    pub(crate) fn reset(&self) {
+        self.fault.store(0, Ordering::Relaxed);
+        self.quiet_ms.store(0, Ordering::Relaxed);
+        self.last.store(false, Ordering::Relaxed);
         self.bytes_in.store(0, Ordering::Relaxed);
+        self.disarm();
     }
 
-    /// Makes the stream fail with `reason` at `deadline`, unless moved or disarmed before.
+    /// Makes the request fail with `reason` at `deadline`, unless moved or disarmed before.
     pub(crate) fn arm(&self, epoch: Instant, deadline: Instant, reason: Reason) {
         let after = deadline.saturating_duration_since(epoch).as_millis();
         self.deadline_reason
-            .store(reason_code(reason), Ordering::Relaxed);
+            .store(reason as u8 + 1, Ordering::Relaxed);
         self.deadline_ms.store(
             u64::try_from(after).unwrap_or(u64::MAX).max(1),
-            Ordering::Release,
+            Ordering::Relaxed,
         );
     }
 
     /// Lets the request take as long as it likes again.
     pub(crate) fn disarm(&self) {
-        self.deadline_ms.store(0, Ordering::Release);
+        self.deadline_ms.store(0, Ordering::Relaxed);
     }
+
+    /// Sets how long the upstream may be silent in the middle of an answer.
+    pub(crate) fn allow_silence(&self, longest: Duration) {
+        let ms = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
+        self.quiet_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silence_allowed(&self) -> Option<Duration> {
+        let ms = self.quiet_ms.load(Ordering::Relaxed);
+        (ms > 0).then(|| Duration::from_millis(u64::from(ms)))
+    }
+
+    /// Closes the connection after this request's answer.
+    pub(crate) fn close_after(&self) {
+        self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// True where [`close_after`](Self::close_after) was called for this request.
+    pub(crate) fn closes(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+fn reason_of(code: u8) -> Option<Reason> {
+    let index = code.checked_sub(1)?;
+    Reason::ALL.get(usize::from(index)).copied()
 }
 
 // === impl Deadline ===
@@ -151,7 +161,7 @@ impl Deadline {
         epoch: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Reason> {
-        let after = progress.deadline_ms.load(Ordering::Acquire);
+        let after = progress.deadline_ms.load(Ordering::Relaxed);
         if after == 0 {
             return Poll::Pending;
         }
@@ -173,59 +183,58 @@ impl Deadline {
         self.timer = None;
         progress.disarm();
         let code = progress.deadline_reason.load(Ordering::Relaxed);
-        Poll::Ready(Reason::ALL[usize::from(code.saturating_sub(1))])
+        Poll::Ready(reason_of(code).unwrap_or(Reason::Internal))
     }
 }
 
-fn reason_code(reason: Reason) -> u8 {
-    let index = Reason::ALL
-        .iter()
-        .position(|r| *r == reason)
-        .expect("ALL holds every reason");
-    u8::try_from(index + 1).expect("the table has far fewer than 255 rows")
-}
+// === impl Stall ===
 
-// === impl Socket ===
-
-impl Socket {
-    fn take(&mut self) -> Stream {
-        self.0.take().expect("a socket is taken once, at the end")
+impl Stall {
+    /// Ready once it was polled, and not [`moved`](Self::moved), for `longest`.
+    pub(crate) fn poll(&mut self, longest: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                if !self.waiting {
+                    timer.as_mut().reset(tokio::time::Instant::now() + longest);
+                }
+                timer
+            }
+            None => self.timer.insert(Box::pin(tokio::time::sleep(longest))),
+        };
+        self.waiting = true;
+        timer.as_mut().poll(cx)
     }
-}
 
-impl Deref for Socket {
-    type Target = Stream;
-
-    fn deref(&self) -> &Stream {
-        self.0.as_ref().expect("the socket is there until the end")
-    }
-}
-
-impl DerefMut for Socket {
-    fn deref_mut(&mut self) -> &mut Stream {
-        self.0.as_mut().expect("the socket is there until the end")
+    /// Something moved: the next wait starts anew.
+    pub(crate) fn moved(&mut self) {
+        self.waiting = false;
     }
 }
 
 // === impl Downstream ===
 
 impl Downstream {
-    pub(crate) fn new(inner: Stream, unread: &[u8], epoch: Instant) -> Self {
+    pub(crate) fn new(
+        inner: Stream,
+        unread: &[u8],
+        epoch: Instant,
+        write_timeout: Duration,
+    ) -> Self {
         Self {
-            inner: Socket(Some(inner)),
+            inner,
             stash: BytesMut::from(unread),
             gathered: BytesMut::new(),
-            gate: Gate::Head,
             progress: Arc::default(),
             epoch,
             deadline: Deadline::default(),
-            stall: Stall::new(WRITE_TIMEOUT),
+            write_timeout,
+            write_stall: Stall::default(),
             peer_closed: false,
             half_closed: false,
         }
     }
 
-    /// What was read from the socket and belongs to no request yet.
+    /// What was read from the socket and belongs to no message yet.
     pub(crate) fn stash(&self) -> &BytesMut {
         &self.stash
     }
@@ -248,86 +257,180 @@ impl Downstream {
         &self.progress
     }
 
+    /// The client has closed its side of the connection.
+    pub(crate) fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
     /// Reads once from the socket into the stash; `Ok(0)` means that the client is gone. While it
     /// waits, the connection holds no read buffer.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Waits for the first bytes of the next head until `until`. False where there will be none.
+    pub(crate) async fn await_head(&mut self, until: Instant) -> bool {
+        self.progress.arm(self.epoch, until, Reason::HeadTimeout);
+        let filled = std::future::poll_fn(|cx| {
+            if let Poll::Ready(filled) = self.poll_fill(cx) {
+                return Poll::Ready(matches!(filled, Ok(1..)));
+            }
+            self.poll_deadline(cx).map(|_| false)
+        })
+        .await;
+        self.progress.disarm();
+        filled
+    }
+
+    /// As [`fill`](Self::fill).
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *self.inner).poll_read(cx, &mut buf))?;
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+            let count = buf.filled().len();
+            self.peer_closed |= count == 0;
             self.stash.extend_from_slice(buf.filled());
-            Poll::Ready(Ok(buf.filled().len()))
+            Poll::Ready(Ok(count))
         })
     }
 
-    /// Opens the gate for one request's body.
-    pub(crate) fn begin_body(&mut self, body: MessageBody) {
-        self.progress.reset();
-        self.gate = Gate::Body(body);
+    /// As [`fill`](Self::fill), without a copy and with a buffer of the connection's own: for bodies,
+    /// whose bytes go on as they are.
+    pub(crate) fn poll_fill_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.stash.reserve(READ_BYTES);
+        let count = ready!(pin!(self.inner.read_buf(&mut self.stash)).poll(cx))?;
+        self.peer_closed |= count == 0;
+        Poll::Ready(Ok(count))
     }
 
-    /// Opens the gate for a request without a body.
-    pub(crate) fn begin_empty(&mut self) {
-        self.progress.reset();
-        self.gate = Gate::Done;
-    }
-
-    /// Opens the gate for a request that may become a tunnel. A client that sends before the upstream
-    /// has answered 101 is refused by pingora; none of it reaches the upstream.
-    pub(crate) fn begin_tunnel(&mut self) {
-        self.progress.reset();
-        self.gate = Gate::Tunnel;
-    }
-
-    /// True where the request's message was read to its end, so that the next head can follow.
-    pub(crate) fn message_complete(&self) -> bool {
-        match &self.gate {
-            Gate::Head | Gate::Done => true,
-            Gate::Body(body) => body.is_done(),
-            Gate::Tunnel => false,
+    /// While a request is served whose message is complete: reads ahead, and is ready once the client
+    /// has gone.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.half_closed {
+            return Poll::Pending;
         }
+        while !self.peer_closed && self.stash.len() < STASH_BYTES_MAX {
+            if ready!(self.poll_fill(cx)).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        // A client that has sent its next request and closed its sending side still wants both
+        // answers. That it is gone altogether shows when they are written.
+        self.half_closed = self.peer_closed && !self.stash.is_empty();
+        if self.peer_closed && !self.half_closed {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Ready with the reason once the deadline that is armed has passed.
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        self.deadline.poll(&self.progress, self.epoch, cx)
     }
 
     /// Back to reading heads; gives buffers back.
     pub(crate) fn end_request(&mut self) {
-        self.gate = Gate::Head;
-        self.gathered = BytesMut::new();
         if self.stash.is_empty() {
+            self.gathered = BytesMut::new();
             self.stash = BytesMut::new();
+        }
+    }
+
+    /// The buffer in which the next part of an answer is put together.
+    pub(crate) fn gather(&mut self) -> &mut BytesMut {
+        if self.gathered.capacity() == 0 {
+            self.gathered.reserve(GATHER_FIRST_BYTES);
+        }
+        &mut self.gathered
+    }
+
+    /// True where part of an answer waits for [`flush`](Self::poll_flush).
+    pub(crate) fn has_gathered(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Adds `bytes` to the answer. Large pieces are written at once, small ones with the next flush.
+    pub(crate) async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() + self.gathered.len() <= GATHER_BYTES {
+            self.gather().extend_from_slice(bytes);
+            return Ok(());
+        }
+        std::future::poll_fn(|cx| self.poll_written(cx)).await?;
+        std::future::poll_fn(|cx| {
+            while !bytes.is_empty() {
+                let count = ready!(self.poll_write_some(cx, bytes))?;
+                bytes = &bytes[count..];
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Writes what was gathered.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// As [`flush`](Self::flush).
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_written(cx))?;
+        match Pin::new(&mut self.inner).poll_flush(cx) {
+            Poll::Ready(flushed) => {
+                self.write_stall.moved();
+                Poll::Ready(flushed)
+            }
+            Poll::Pending => self.stalled(cx).map(Err),
         }
     }
 
     /// Writes all of `bytes` and flushes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        use tokio::io::AsyncWriteExt;
-        self.write_all(bytes).await?;
+        self.write(bytes).await?;
         self.flush().await
     }
 
-    /// Hands the bare stream to whoever speaks another protocol from here on.
-    pub(crate) fn into_stream(mut self) -> (Stream, BytesMut) {
-        (self.inner.take(), std::mem::take(&mut self.stash))
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            let written = self.poll_write_some(cx, &gathered);
+            self.gathered = gathered;
+            self.gathered.advance(ready!(written)?);
+        }
+        Poll::Ready(Ok(()))
     }
 
-    /// Takes back the socket of a connection that pingora has dropped before its request was read.
-    pub(crate) fn take_unread(progress: &Arc<Progress>, epoch: Instant) -> Option<Self> {
-        let socket = progress.unread.lock().take()?;
-        Some(Self::new(socket, &[], epoch))
+    /// Writes some of `bytes`; fails where the client took none of it for the listener's
+    /// `write_timeout_ms`.
+    fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.inner).poll_write(cx, bytes) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(written) => {
+                self.write_stall.moved();
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.stalled(cx).map(Err),
+        }
+    }
+
+    fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.write_stall
+            .poll(self.write_timeout, cx)
+            .map(|()| io::ErrorKind::TimedOut.into())
+    }
+
+    /// Hands the bare stream to whoever speaks another protocol from here on.
+    pub(crate) fn into_stream(self) -> (Stream, BytesMut) {
+        (self.inner, self.stash)
     }
 
     /// Ends the connection so that the client can still read the last answer: shuts the sending side
     /// down, then reads and drops what is under way for a bounded time and amount. Closing at once
     /// with unread bytes would make the kernel send RST, which can destroy the answer.
     pub(crate) async fn linger(mut self, longest: Duration, bytes_max: usize) {
-        use tokio::io::AsyncWriteExt;
         let mut left = bytes_max;
         let drained = async {
-            // A client that is gone needs no closing.
-            let _gone = self.shutdown().await;
-            loop {
+            self.inner.shutdown().await;
+            while !self.peer_closed {
                 self.stash.clear();
                 match self.fill().await {
                     Ok(0) | Err(_) => return,
@@ -341,180 +444,13 @@ impl Downstream {
         // Running out of time is one of the two ordinary ends.
         let _in_time = tokio::time::timeout(longest, drained).await;
     }
-
-    /// How long the client may take nothing of what is written to it.
-    pub(crate) fn set_write_timeout(&mut self, longest: Duration) {
-        self.stall.set_longest(longest);
-    }
-
-    fn fail(&self, reason: Reason) -> io::Error {
-        self.progress.set_fault(reason);
-        io::Error::new(io::ErrorKind::InvalidData, StreamFault(reason))
-    }
-
-    /// Passes body bytes from the stash through the gate into `buf`.
-    fn deliver(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
-        let Gate::Body(body) = &mut self.gate else {
-            return Ok(());
-        };
-        let count = buf.remaining().min(self.stash.len());
-        match body.advance(&self.stash[..count]) {
-            Ok(step) => {
-                self.progress
-                    .bytes_in
-                    .store(body.payload(), Ordering::Relaxed);
-                buf.put_slice(&self.stash[..step.consumed]);
-                self.stash.advance(step.consumed);
-                Ok(())
-            }
-            Err(reason) => Err(self.fail(reason)),
-        }
-    }
-
-    /// Waits for the client to go, or for its next request, which is kept for later.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.half_closed {
-            return Poll::Pending;
-        }
-        if self.peer_closed {
-            return Poll::Ready(Ok(()));
-        }
-        while self.stash.len() < STASH_BYTES_MAX {
-            if ready!(self.poll_fill(cx))? == 0 {
-                self.peer_closed = true;
-                // A client that has sent its next request and closed its sending side still wants
-                // both answers. Whether it is there to read them, writing will tell.
-                self.half_closed = !self.stash.is_empty();
-                return if self.half_closed {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(Ok(()))
-                };
-            }
-        }
-        Poll::Pending
-    }
 }
 
 impl std::fmt::Debug for Downstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Downstream")
             .field("stash", &self.stash.len())
-            .field("gate", &self.gate)
+            .field("gathered", &self.gathered.len())
             .finish_non_exhaustive()
-    }
-}
-
-delegate_io!(Downstream);
-
-impl AsyncRead for Downstream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if let Poll::Ready(reason) = this.deadline.poll(&this.progress, this.epoch, cx) {
-            return Poll::Ready(Err(this.fail(reason)));
-        }
-        // pingora reads when it has nothing to write at the moment, so what was gathered should go: a
-        // head must not wait for a body that is slow to come.
-        if !this.gathered.is_empty()
-            && let Poll::Ready(Err(error)) = this.poll_gathered(cx)
-        {
-            return Poll::Ready(Err(error));
-        }
-        match &mut this.gate {
-            Gate::Head | Gate::Done => this.poll_idle(cx),
-            Gate::Tunnel => {
-                if this.stash.is_empty() {
-                    return Pin::new(&mut *this.inner).poll_read(cx, buf);
-                }
-                let count = buf.remaining().min(this.stash.len());
-                buf.put_slice(&this.stash[..count]);
-                this.stash.advance(count);
-                Poll::Ready(Ok(()))
-            }
-            Gate::Body(body) if body.is_done() => this.poll_idle(cx),
-            Gate::Body(_) => {
-                if this.stash.is_empty() && ready!(this.poll_fill(cx))? == 0 {
-                    this.peer_closed = true;
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Ready(this.deliver(buf))
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Downstream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.gathered.len() + buf.len() > GATHER_BYTES {
-            ready!(this.poll_gathered(cx))?;
-        }
-        if buf.len() > GATHER_BYTES {
-            let written = Pin::new(&mut *this.inner).poll_write(cx, buf);
-            let written = ready!(this.watch(written, cx))?;
-            return Poll::Ready(Ok(written));
-        }
-        this.gathered.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_gathered(cx))?;
-        let flushed = Pin::new(&mut *self.inner).poll_flush(cx);
-        self.watch(flushed, cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_gathered(cx))?;
-        let shut = Pin::new(&mut *self.inner).poll_shutdown(cx);
-        self.watch(shut, cx)
-    }
-}
-
-impl Drop for Downstream {
-    fn drop(&mut self) {
-        // pingora drops the stream when it has answered before the request was read. Who lent it the
-        // stream then lingers on the socket.
-        if matches!(&self.gate, Gate::Body(body) if !body.is_done()) && !self.peer_closed {
-            *self.progress.unread.lock() = Some(self.inner.take());
-        }
-    }
-}
-
-impl Downstream {
-    /// Passes on how writing to the socket went; fails where the client has taken nothing for too
-    /// long, or the request's own deadline has passed, for which nobody else looks meanwhile.
-    fn watch<T>(
-        &mut self,
-        written: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        let written = self.stall.watch(written, cx);
-        if written.is_pending()
-            && let Poll::Ready(reason) = self.deadline.poll(&self.progress, self.epoch, cx)
-        {
-            return Poll::Ready(Err(self.fail(reason)));
-        }
-        written
-    }
-
-    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.gathered.is_empty() {
-            let written = Pin::new(&mut *self.inner).poll_write(cx, &self.gathered);
-            let written = ready!(self.watch(written, cx))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.gathered.advance(written);
-        }
-        Poll::Ready(Ok(()))
     }
 }

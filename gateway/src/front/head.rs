@@ -30,7 +30,7 @@ pub use names::{imitates, imitates_interpreted as is_look_alike};
 pub(crate) use request_line::{check_method, check_query, is_never_forwarded};
 
 use self::bytes::{first_control, is_token, refuse};
-use ::bytes::BytesMut;
+use ::bytes::Bytes;
 use fields::Seen;
 use hub_core::{HeaderField, Method, Reason, Refusal, Version};
 use smallvec::SmallVec;
@@ -97,8 +97,6 @@ pub struct Head {
     pub expect_continue: bool,
     /// Whether another protocol is asked for.
     pub upgrade: Upgrade,
-    /// The target was a URI with scheme and authority.
-    absolute: bool,
     raw_path: RawPath,
     path_normal: Option<Box<str>>,
     query: Option<Span>,
@@ -293,7 +291,6 @@ impl Head {
             keep_alive: true,
             expect_continue: false,
             upgrade: Upgrade::None,
-            absolute: false,
             raw_path: RawPath::Root,
             path_normal: None,
             query: None,
@@ -330,35 +327,18 @@ impl Head {
         self.host.text(buffer)
     }
 
-    /// The head as an origin is to get it: `head` itself, or where its target was an absolute URI, one
-    /// with a plain target and the checked authority as Host. Other parsers compare the two by rules of
-    /// their own.
-    pub(crate) fn in_origin_form(&self, head: BytesMut) -> BytesMut {
-        if !self.absolute {
-            return head;
-        }
-        let mut text = BytesMut::with_capacity(head.len() + 64);
-        let put = |text: &mut BytesMut, parts: &[&[u8]]| {
-            parts.iter().for_each(|part| text.extend_from_slice(part));
-        };
-        let path = self.path_raw(&head).as_bytes();
-        put(&mut text, &[self.method.as_str().as_bytes(), b" ", path]);
-        if let Some(query) = self.query(&head) {
-            put(&mut text, &[b"?", query.as_bytes()]);
-        }
-        let version = self.version.as_str().as_bytes();
-        put(&mut text, &[b" ", version, b"\r\nHost: "]);
-        put(&mut text, &[self.host(&head).as_bytes()]);
-        if let Some(port) = self.port {
-            put(&mut text, &[b":", port.to_string().as_bytes()]);
-        }
-        for field in self.fields(&head) {
-            if !field.name.eq_ignore_ascii_case(b"host") {
-                put(&mut text, &[b"\r\n", field.name, b": ", field.value]);
+    /// Path and query as the upstream gets them, in origin form. Shares the bytes of `buffer`.
+    pub fn target(&self, buffer: &Bytes) -> Bytes {
+        match (self.raw_path, self.query) {
+            (RawPath::InBuffer(path), query) => {
+                // A query stands right behind its path and the question mark.
+                let end = query.map_or(path.range().end, |query| query.range().end);
+                buffer.slice(path.range().start..end)
             }
+            (RawPath::Root, None) => Bytes::from_static(b"/"),
+            (RawPath::Root, Some(query)) => [b"/?", query.bytes(buffer)].concat().into(),
+            (RawPath::Asterisk, _) => Bytes::from_static(b"*"),
         }
-        put(&mut text, &[b"\r\n\r\n"]);
-        text
     }
 
     /// Number of header fields.
@@ -382,6 +362,11 @@ impl Head {
 // === impl Span and Text ===
 
 impl Span {
+    fn range(self) -> std::ops::Range<usize> {
+        let start = usize::from(self.start);
+        start..start + usize::from(self.len)
+    }
+
     /// From an offset and a length inside a head.
     fn new(start: usize, len: usize) -> Self {
         let narrow = |number| u16::try_from(number).expect("heads are cut at 65535 bytes");

@@ -5,7 +5,8 @@ use super::app::{Connection, Front};
 use super::body::{self, MessageBody};
 use super::downstream::Downstream;
 use super::head::{Framing, Head, HeadLimits, HeadReader, Upgrade};
-use crate::lanes::general::Admitted;
+use crate::lanes::general::session::{Home, Http1Session, Returned, Terms};
+use crate::lanes::general::{Admitted, HANDOVER};
 use crate::respond::{Answer, Circumstances};
 use crate::stages::{self, BodyLength, Exchange, record};
 use hub_config::runtime::Listener;
@@ -13,9 +14,9 @@ use hub_core::{HeaderField, Headers, Method, Reason, Refusal, RequestId, Request
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use pingora_timeout::timeout;
 use smallvec::SmallVec;
-use std::any::Any;
+use std::cell::Cell;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,21 +39,23 @@ pub(super) async fn serve(
     mut shutdown: ShutdownWatch,
 ) {
     let mut requests: u32 = 0;
+    let home = Arc::new(Home::default());
+    let stop = shutdown.clone();
+    let mut drained = pin!(drained(&mut shutdown));
     loop {
         let listener = Arc::clone(&front.hub.peek().listeners[connection.listener]);
         if downstream.stash().is_empty()
-            && !next_request(&mut downstream, listener.idle_timeout, &mut shutdown).await
+            && !next_request(&mut downstream, listener.idle_timeout, drained.as_mut()).await
         {
             return;
         }
         let began = Instant::now();
-        downstream.set_write_timeout(listener.write_timeout);
         let head = match read_head(&mut downstream, &listener).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(refusal) => {
                 let bytes = refuse_unread(front, connection, &downstream, refusal, began);
-                return end(downstream, &bytes, listener.write_timeout).await;
+                return end(downstream, &bytes).await;
             }
         };
         requests += 1;
@@ -63,12 +66,12 @@ pub(super) async fn serve(
             Decision::Refuse { answer, close } => {
                 downstream.discard(head.len);
                 if close {
-                    return end(downstream, &answer, listener.write_timeout).await;
+                    return end(downstream, &answer).await;
                 }
-                match timeout(listener.write_timeout, downstream.send(&answer)).await {
-                    Ok(Ok(())) => downstream.end_request(),
-                    Ok(Err(_)) | Err(_) => return,
+                if downstream.send(&answer).await.is_err() {
+                    return;
                 }
+                downstream.end_request();
             }
             Decision::Forward(mut exchange) => {
                 match prove_first_chunk(&mut downstream, &head, &listener).await {
@@ -76,18 +79,22 @@ pub(super) async fn serve(
                     Ok(false) => return abandon(&mut exchange, &downstream, &head),
                     Err(reason) => {
                         let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
-                        return end(downstream, &bytes, listener.write_timeout).await;
+                        return end(downstream, &bytes).await;
                     }
                 }
-                let idle = keep_alive.then_some(listener.idle_timeout);
-                match forward(
-                    front, connection, downstream, &head, exchange, &listener, idle, &shutdown,
+                let returned = forward(
+                    front, connection, downstream, &home, &head, exchange, &listener, keep_alive,
+                    &stop,
                 )
-                .await
-                {
-                    Some(reusable) => downstream = reusable,
+                .await;
+                match returned {
                     None => return,
+                    Some(returned) if returned.reusable => downstream = returned.downstream,
+                    Some(returned) => {
+                        return returned.downstream.linger(LINGER, LINGER_BYTES_MAX).await;
+                    }
                 }
+                downstream.end_request();
             }
         }
     }
@@ -98,12 +105,15 @@ pub(super) async fn serve(
 async fn next_request(
     downstream: &mut Downstream,
     longest: Duration,
-    shutdown: &mut ShutdownWatch,
+    drained: Pin<&mut impl Future<Output = ()>>,
 ) -> bool {
+    if downstream.peer_closed() {
+        return false;
+    }
     tokio::select! {
         biased;
-        filled = timeout(longest, downstream.fill()) => matches!(filled, Ok(Ok(1..))),
-        () = drained(shutdown) => false,
+        filled = downstream.await_head(Instant::now() + longest) => filled,
+        () = drained => false,
     }
 }
 
@@ -326,8 +336,8 @@ fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Sends the last answer and closes so that the client can read it.
-async fn end(mut downstream: Box<Downstream>, bytes: &[u8], longest: Duration) {
-    if let Ok(Ok(())) = tokio::time::timeout(longest, downstream.send(bytes)).await {
+async fn end(mut downstream: Box<Downstream>, bytes: &[u8]) {
+    if downstream.send(bytes).await.is_ok() {
         downstream.linger(LINGER, LINGER_BYTES_MAX).await;
     }
 }
@@ -355,69 +365,52 @@ async fn prove_first_chunk(
             }
         }
     };
-    timeout(listener.body_timeout, read)
+    tokio::time::timeout(listener.body_timeout, read)
         .await
         .unwrap_or(Err(Reason::BodyTimeout))
 }
 
-/// Hands the request to the general lane. The connection comes back where it can serve another.
+/// Hands the request to the general lane, and waits until it is over.
 #[allow(clippy::too_many_arguments)] // One caller; a struct would only rename them.
 async fn forward(
     front: &Arc<Front>,
     connection: &Arc<Connection>,
     mut downstream: Box<Downstream>,
+    home: &Arc<Home>,
     head: &Head,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
     listener: &Listener,
-    keep_alive: Option<Duration>,
+    keep_alive: bool,
     shutdown: &ShutdownWatch,
-) -> Option<Box<Downstream>> {
+) -> Option<Returned> {
     let route = exchange.route.expect("an admitted request has a route");
     let route = &exchange.snapshot.config.routes[route];
     let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
-    let prefix = head.in_origin_form(downstream.take(head.len));
-    match head.framing {
-        _ if websocket => downstream.begin_tunnel(),
-        Framing::None => downstream.begin_empty(),
-        framing @ (Framing::Length(_) | Framing::Chunked) => {
-            let body = MessageBody::new(framing, route.body_bytes_max)
-                .expect("a body that announces too much was refused by the stages");
-            downstream.begin_body(body);
-        }
-    }
     let progress = Arc::clone(downstream.progress());
+    progress.reset();
+    let terms = Terms {
+        body: MessageBody::new(head.framing, route.body_bytes_max)
+            .expect("a body that announces too much was refused by the stages"),
+        websocket,
+        keep_alive,
+        body_timeout: listener.body_timeout,
+    };
+    let bytes = downstream.take(head.len).freeze();
+    let session = match Http1Session::new(downstream, Arc::clone(home), head, &bytes, terms) {
+        Ok(session) => ServerSession::new_custom(Box::new(session)),
+        Err(error) => {
+            let refusal = Refusal::new(Reason::Internal).with_detail(error.to_string());
+            exchange.refuse(refusal);
+            return None;
+        }
+    };
     let admitted = Admitted {
         connection: Arc::clone(connection),
-        progress: Arc::clone(&progress),
+        progress,
         websocket,
-        keep_alive: keep_alive.is_some(),
         exchange,
     };
-    let mut session = ServerSession::new_http1(downstream);
-    session.set_pipelined_prefix(prefix);
-    session.set_connection_user_context(Some(Box::new(admitted)));
-    session.set_keepalive(keep_alive.map(|idle| idle.as_secs().max(1)));
-    // Interim answers came with HTTP/1.1.
-    session.set_ignore_info_resp(head.version == Version::Http10);
-    // Else the 100 that lets the body come would count as an early answer and end the connection. That
-    // the message was read to its end is checked below.
-    session.set_close_on_response_before_downstream_finish(!head.expect_continue);
-    // A tunnel is no body: how long it may be idle is the cluster's idle timeout.
-    session.set_read_timeout((!websocket).then_some(listener.body_timeout));
-    // How long the client may take to read its answer is the stream's own matter.
-    let Some(reused) = front.proxy.process_new_http(session, shutdown).await else {
-        if let Some(unread) = Downstream::take_unread(&progress, connection.epoch) {
-            unread.linger(LINGER, LINGER_BYTES_MAX).await;
-        }
-        return None;
-    };
-    let (stream, _settings) = reused.consume();
-    let stream: Box<dyn Any> = stream.into_any();
-    let mut downstream = stream.downcast::<Downstream>().ok()?;
-    if !downstream.message_complete() {
-        downstream.linger(LINGER, LINGER_BYTES_MAX).await;
-        return None;
-    }
-    downstream.end_request();
-    Some(downstream)
+    let served = front.proxy.process_new_http(session, shutdown);
+    let _never_reused_by_pingora = HANDOVER.scope(Cell::new(Some(admitted)), served).await;
+    home.take()
 }

@@ -32,7 +32,7 @@ struct Current {
 pub(crate) struct Prepared(Current);
 
 /// What operators want to know of a certificate in use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoadedCertificate {
     /// The file it came from.
     pub(crate) file: PathBuf,
@@ -40,6 +40,8 @@ pub(crate) struct LoadedCertificate {
     pub(crate) names: Vec<String>,
     /// End of its validity, in seconds since 1970.
     pub(crate) not_after_unix_seconds: i64,
+    /// DER, by which a renewed one is told from its predecessor.
+    pub(crate) leaf: CertificateDer<'static>,
 }
 
 /// Why certificates could not be put in force; the old ones stay.
@@ -99,6 +101,13 @@ impl ListenerTls {
     /// The certificates in force.
     pub(crate) fn certificates(&self) -> Vec<LoadedCertificate> {
         self.current.load().certificates.clone()
+    }
+}
+
+impl Prepared {
+    /// What would be in force.
+    pub(crate) fn certificates(&self) -> &[LoadedCertificate] {
+        &self.0.certificates
     }
 }
 
@@ -164,6 +173,7 @@ fn load_pair(
         file: certificate_file.to_owned(),
         names: names(&parsed),
         not_after_unix_seconds: parsed.validity().not_after.timestamp(),
+        leaf: leaf.clone(),
     };
     let bad_key = |message: String| TlsError::Key {
         file: key_file.to_owned(),

@@ -10,6 +10,7 @@ mod deadlines;
 mod errors;
 mod headers;
 mod peers;
+pub(crate) mod session;
 mod view;
 
 pub(crate) use peers::Peers;
@@ -30,7 +31,7 @@ use pingora::prelude::{HttpPeer, ProxyHttp, Session};
 use pingora::protocols::Digest;
 use pingora::proxy::FailToProxy;
 use pingora::{Error, ErrorType, Result};
-use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -39,6 +40,8 @@ tokio::task_local! {
     /// What the front knows of the HTTP/2 stream that this task serves: pingora gives streams no
     /// context of their own.
     pub(crate) static STREAM: StreamContext;
+    /// The request that the front hands over, until [`GeneralLane::new_ctx`] takes it.
+    pub(crate) static HANDOVER: Cell<Option<Admitted>>;
 }
 
 /// An HTTP/2 stream as the front hands it over.
@@ -56,8 +59,6 @@ pub(crate) struct Admitted {
     pub(crate) progress: Arc<Progress>,
     /// The request asks to become a tunnel and its route allows it.
     pub(crate) websocket: bool,
-    /// The connection may serve another request after this one.
-    pub(crate) keep_alive: bool,
 }
 
 /// pingora's per-request context: empty until the request is admitted.
@@ -138,36 +139,13 @@ impl ProxyHttp for GeneralLane {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::default()
+        let mut context = Context::default();
+        context.admitted = HANDOVER.try_with(Cell::take).ok().flatten();
+        context
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
         // None: pingora's default compresses on demand, which no route asks for.
-    }
-
-    fn on_connection_reuse(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        handed_over: Box<dyn Any + Send + Sync>,
-    ) {
-        ctx.admitted = handed_over
-            .downcast::<Admitted>()
-            .ok()
-            .map(|admitted| *admitted);
-        let websocket = ctx.admitted.as_ref().is_some_and(|a| a.websocket);
-        let edited = headers::edit_request(session.req_header_mut(), |headers| {
-            if !websocket {
-                // pingora takes any Upgrade header for an upgrade and would then read the body by
-                // other rules than the gate. Without the header it is the plain request that HTTP
-                // allows a server to make of it.
-                headers.remove(http::header::UPGRADE);
-            }
-        });
-        if edited.is_err() {
-            // Cannot be: the front let this target pass. Without an admission the request fails.
-            ctx.admitted = None;
-        }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -192,7 +170,6 @@ impl ProxyHttp for GeneralLane {
             connection,
             progress,
             websocket: false,
-            keep_alive: true,
         });
         match verdict.refusal {
             None => Ok(false),
@@ -222,6 +199,11 @@ impl ProxyHttp for GeneralLane {
         exchange.upstream_first_byte = None;
         let pick = exchange.pick.as_ref().expect("pick just succeeded");
         let mut peer = exchange.snapshot.peers.get(pick).clone();
+        if exchange.version == Version::Http2 {
+            // HTTP/1 sessions watch over a silent upstream themselves.
+            let cluster = &exchange.snapshot.config.clusters[pick.cluster()];
+            peer.options.read_timeout = Some(cluster.idle_timeout.max(cluster.first_byte_timeout));
+        }
         if peer.options.idle_timeout.is_some_and(|idle| idle.is_zero()) {
             // An idle time of zero ends a pooled connection soon, not at once: a request that follows
             // closely would still get it. Under a key of its own nobody finds it.
@@ -307,7 +289,7 @@ impl ProxyHttp for GeneralLane {
 
     async fn response_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -315,9 +297,8 @@ impl ProxyHttp for GeneralLane {
         if response.status.is_informational() && response.status.as_u16() != 101 {
             return Ok(());
         }
-        // pingora has set its own mind since the front said so.
-        if self.hub.asks_clients_to_leave() || !admitted.keep_alive {
-            session.set_keepalive(None);
+        if self.hub.asks_clients_to_leave() {
+            admitted.progress.close_after();
         }
         if admitted.exchange.version == Version::Http10
             && response
@@ -326,7 +307,6 @@ impl ProxyHttp for GeneralLane {
         {
             // It knows no chunks: the end of the connection is the end of the body.
             response.remove_header(&http::header::TRANSFER_ENCODING);
-            session.set_keepalive(None);
         }
         headers::edit_response(response, |headers| {
             forward::dress_response(&admitted.exchange, headers);
@@ -403,15 +383,13 @@ impl ProxyHttp for GeneralLane {
             };
         };
         let exchange = &mut *admitted.exchange;
-        let waits_for = if session.was_upgraded() {
-            WaitsFor::Tunnel
-        } else if session.as_downstream_mut().is_body_done() {
+        let waits_for = if session.as_downstream_mut().is_body_done() {
             WaitsFor::Answer
         } else {
             WaitsFor::Body
         };
         let code = match refusal_of(error, admitted.progress.fault(), waits_for) {
-            // The client went away, or a tunnel was idle: there is nobody to answer.
+            // The client went away: there is nobody to answer.
             None => 0,
             Some(refusal) => {
                 exchange.refuse(refusal);
@@ -421,7 +399,7 @@ impl ProxyHttp for GeneralLane {
                     .expect("refuse keeps the first refusal");
                 let status = refusal.reason.status().as_u16();
                 if !is_answered(session) {
-                    session.set_keepalive(None);
+                    admitted.progress.close_after();
                     // A client that is gone by now needs no answer.
                     let _gone = answer(session, exchange, refusal).await;
                 }

@@ -103,6 +103,22 @@ fn a_request_with_an_old_time_wins_nothing_back() {
 }
 
 #[test]
+fn keys_of_other_parts_have_budgets_of_their_own() {
+    let limiter = Limiter::new(1_024);
+    let rule = rule("r", 1, 1);
+    let keys: [&[&[u8]]; 4] = [
+        &[b"jwt", b"a", b"1"],
+        &[b"jwt", b"b", b"1"],
+        &[b"api_key", b"a", b"1"],
+        &[b"jwt", b"a1", b""],
+    ];
+    for key in keys {
+        assert!(passes(limiter.check_parts(&rule, key, SECOND)), "{key:?}");
+        assert!(!passes(limiter.check_parts(&rule, key, SECOND)), "{key:?}");
+    }
+}
+
+#[test]
 fn looking_charges_nobody() {
     let limiter = Limiter::new(1_024);
     let rule = rule("r", 1, 1);

@@ -52,10 +52,18 @@ pub(super) fn by_tenant_and_route(
             LimitBy::Tenant => tenant.map(|(config, _)| config.id.as_str().as_bytes()),
             // Routes may share a rule by name, but each has a budget of its own.
             LimitBy::Route => Some(snapshot.config.routes[route].name.as_bytes()),
-            LimitBy::Identity => exchange
-                .identity
-                .as_ref()
-                .map(|identity| identity.subject.as_bytes()),
+            // A subject is unique among one tenant's credentials of one kind and no further.
+            LimitBy::Identity => {
+                if let Some(identity) = &exchange.identity {
+                    let tenant =
+                        tenant.map_or(&b""[..], |(config, _)| config.id.as_str().as_bytes());
+                    let method = identity.method.as_str().as_bytes();
+                    let parts = [method, tenant, identity.subject.as_bytes()];
+                    let decision = exchange.hub.limiter.check_parts(rule, &parts, now);
+                    note(&mut exchange.rate, decision, Reason::RouteLimited)?;
+                }
+                None
+            }
             // A request without the header shares one budget with all others without it, so that
             // leaving it out is no way around the limit.
             LimitBy::Header(name) => Some(view.headers.get(name.as_str()).unwrap_or(b"")),

@@ -59,10 +59,18 @@ pub(crate) fn retried(exchange: &Exchange) {
     }
 }
 
-fn handles(exchange: &Exchange) -> Option<&Arc<RouteMetrics>> {
-    let route = exchange.route?;
-    let target = exchange.target?;
-    exchange.snapshot.routes[route].metrics(target.cluster, target.colour)
+/// What counts the request: its route's counters of the cluster that it went to, or of none where it
+/// was refused before.
+fn handles(exchange: &Exchange) -> &Arc<RouteMetrics> {
+    let snapshot = &exchange.snapshot;
+    let Some(route) = exchange.route else {
+        return &snapshot.unrouted;
+    };
+    let route = &snapshot.routes[route];
+    exchange
+        .target
+        .and_then(|target| route.metrics(target.cluster, target.colour))
+        .unwrap_or(&route.refused)
 }
 
 /// Ends a request.
@@ -84,8 +92,7 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
         }
         exchange.pick = Some(pick);
     }
-    let handles = handles(exchange).unwrap_or(&exchange.snapshot.unrouted);
-    handles.finished(StatusClass::of(exchange.status), duration);
+    handles(exchange).finished(StatusClass::of(exchange.status), duration);
     if let Some(reason) = reason {
         exchange.hub.metrics.refused(reason);
     }

@@ -66,6 +66,10 @@ struct Settings {
     output: Option<Output>,
 }
 
+/// A target that is open and not yet written to.
+#[derive(Debug)]
+pub struct Prepared(Output);
+
 /// What became of lines.
 #[derive(Debug, Default)]
 struct Counters {
@@ -133,27 +137,32 @@ impl AccessLog {
         })
     }
 
-    /// Takes new settings, as after a reload. Lines that wait go to the old target or the new one.
+    /// Opens a new target, so that one that cannot be opened is known before anything is changed.
     ///
     /// # Errors
-    /// Where the new file cannot be opened; then nothing has changed.
-    pub fn reconfigure(
-        &self,
-        target: &LogTarget,
-        queue_lines: usize,
-        flush_interval: Duration,
-    ) -> io::Result<()> {
-        let output = Output::open(target)?;
+    /// Where it cannot be opened.
+    pub fn prepare(target: &LogTarget) -> io::Result<Prepared> {
+        Output::open(target).map(Prepared)
+    }
+
+    /// Takes new settings, as after a reload; without a new target the old one goes on. Lines that
+    /// wait go to the old target or the new one.
+    pub fn commit(&self, target: Option<Prepared>, queue_lines: usize, flush_interval: Duration) {
+        let enabled = target
+            .as_ref()
+            .map(|Prepared(output)| !matches!(output, Output::Off));
         {
             let mut settings = self.shared.settings.lock();
             settings.flush_interval = flush_interval;
-            settings.output = Some(output);
+            if let Some(Prepared(output)) = target {
+                settings.output = Some(output);
+            }
         }
-        let enabled = !matches!(target, LogTarget::Off);
-        self.shared.enabled.store(enabled, Ordering::Relaxed);
+        if let Some(enabled) = enabled {
+            self.shared.enabled.store(enabled, Ordering::Relaxed);
+        }
         self.shared.set_queue(queue_lines);
         self.thread.unpark();
-        Ok(())
     }
 
     /// Logs a finished request. Never waits for the target and, once buffers have grown, allocates

@@ -14,10 +14,11 @@ pub use scrape::Scrape;
 
 use super::process;
 use super::shards::Sharded;
+use foldhash::fast::RandomState;
 use hub_core::{Reason, names, names::label};
 use parking_lot::{Mutex, RwLock};
-use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use std::collections::HashMap;
+use prometheus::{Gauge, IntCounterVec, IntGauge, Opts, Registry};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,6 +56,11 @@ const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
 const FIRST_BUCKET: usize = StatusClass::COUNT;
 const SUM_NS: usize = FIRST_BUCKET + BUCKETS;
 const ROUTE_COUNTERS: usize = SUM_NS + 1;
+
+/// Outcomes of [`Metrics::certificates_read`]: new ones are in force, or could not be.
+pub const CERTIFICATES_APPLIED: &str = "applied";
+/// See [`CERTIFICATES_APPLIED`].
+pub const CERTIFICATES_REJECTED: &str = "rejected";
 
 /// Class of the status that a client got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,12 +121,11 @@ pub struct Metrics {
     started: Sharded<1>,
     refusals: Sharded<{ Reason::ALL.len() }>,
     /// Bounded by the configuration: see [`Metrics::retain_routes`].
-    routes: Mutex<HashMap<RouteKey, Arc<RouteMetrics>>>,
+    routes: Mutex<HashMap<RouteKey, Arc<RouteMetrics>, RandomState>>,
     /// Bounded by the configuration: listeners do not change while the process lives.
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
     scrapes: RwLock<Vec<ScrapeFn>>,
     handshake_failures: IntCounterVec,
-    certificate_expiry: IntGaugeVec,
     certificate_reloads: IntCounterVec,
     reloads: IntCounterVec,
     snapshot_timestamp: Gauge,
@@ -160,14 +165,9 @@ impl Metrics {
             "Reads of certificate files, by outcome.",
             label::OUTCOME,
         );
-        let certificate_expiry = IntGaugeVec::new(
-            Opts::new(
-                names::TLS_CERTIFICATE_EXPIRY_SECONDS,
-                "When the certificate expires, in seconds since 1970.",
-            ),
-            &[label::FILE],
-        )
-        .expect("name and label are constants and well formed");
+        for outcome in [CERTIFICATES_APPLIED, CERTIFICATES_REJECTED] {
+            certificate_reloads.with_label_values(&[outcome]);
+        }
         let snapshot_timestamp = Gauge::new(
             names::SNAPSHOT_TIMESTAMP_SECONDS,
             "When the snapshot in force was taken, in seconds since 1970.",
@@ -175,8 +175,7 @@ impl Metrics {
         .expect("the name is a constant and well formed");
         let tenants = IntGauge::new(names::TENANTS, "Tenants in the snapshot in force.")
             .expect("the name is a constant and well formed");
-        let gauges: [Box<dyn prometheus::core::Collector>; 3] = [
-            Box::new(certificate_expiry.clone()),
+        let gauges: [Box<dyn prometheus::core::Collector>; 2] = [
             Box::new(snapshot_timestamp.clone()),
             Box::new(tenants.clone()),
         ];
@@ -193,7 +192,6 @@ impl Metrics {
             listeners: Mutex::default(),
             scrapes: RwLock::default(),
             handshake_failures,
-            certificate_expiry,
             certificate_reloads,
             reloads,
             snapshot_timestamp,
@@ -216,13 +214,17 @@ impl Metrics {
         }))
     }
 
-    /// Drops the series of every (route, cluster, colour) for which `keep` is false. To be called
-    /// after a reload, so that what was removed does not stay for ever. Requests that still run on
-    /// the old snapshot count into the void.
-    pub fn retain_routes(&self, keep: impl Fn(&str, &str, &str) -> bool) {
-        self.routes
-            .lock()
-            .retain(|key, _| keep(&key.route, &key.cluster, &key.colour));
+    /// Drops every (route, cluster, colour) that is not among `kept`, the handles of the snapshot in
+    /// force. To be called after a reload, so that what was removed does not stay for ever. Requests
+    /// that still run on the old snapshot count into the void.
+    pub fn retain_routes<'h>(&self, kept: impl Iterator<Item = &'h Arc<RouteMetrics>> + Clone) {
+        let mut routes = self.routes.lock();
+        // Each handle is here, so as many are all of them: the usual case, where no route is gone.
+        if routes.len() == kept.clone().count() {
+            return;
+        }
+        let kept: HashSet<_, RandomState> = kept.map(Arc::as_ptr).collect();
+        routes.retain(|_, handles| kept.contains(&Arc::as_ptr(handles)));
     }
 
     /// The connection counters of a listener. Takes a lock: for start-up, not for connections.
@@ -251,13 +253,6 @@ impl Metrics {
     /// Counts a TLS handshake that failed. `reason` is a label, hence a constant. Takes a read lock.
     pub fn handshake_failed(&self, reason: &'static str) {
         self.handshake_failures.with_label_values(&[reason]).inc();
-    }
-
-    /// Notes when the certificate in `file` expires, in seconds since 1970.
-    pub fn certificate_expires(&self, file: &str, unix_seconds: i64) {
-        self.certificate_expiry
-            .with_label_values(&[file])
-            .set(unix_seconds);
     }
 
     /// Counts a read of certificate files. `outcome` is a label, hence a constant.

@@ -74,12 +74,7 @@ impl Refusals {
     /// Remembers the last `capacity` refusals; 0 remembers none.
     pub fn new(capacity: usize) -> Self {
         Self {
-            ring: Mutex::new(Ring {
-                capacity,
-                ids: Vec::new(),
-                rest: Vec::new(),
-                next: 0,
-            }),
+            ring: Mutex::new(Ring::new(capacity)),
         }
     }
 
@@ -105,19 +100,28 @@ impl Refusals {
         }
     }
 
-    /// Changes how many are remembered; the youngest stay.
+    /// Changes how many are remembered; the youngest stay. Moving and freeing them takes long where
+    /// there are many, so it is done without the lock that refusals take; for as long, those from
+    /// before are not found.
     pub fn set_capacity(&self, capacity: usize) {
-        let mut ring = self.ring.lock();
-        if capacity == ring.capacity {
-            return;
+        let mut old = {
+            let mut ring = self.ring.lock();
+            if capacity == ring.capacity {
+                return;
+            }
+            std::mem::replace(&mut *ring, Ring::new(capacity))
+        };
+        let youngest = old.rest.len().saturating_sub(capacity);
+        let mut ring = Ring::new(capacity);
+        for refused in old.take_in_order().skip(youngest) {
+            ring.put(refused);
         }
-        ring.capacity = capacity;
-        let next = std::mem::take(&mut ring.next);
-        ring.rest.rotate_left(next);
-        let too_many = ring.rest.len().saturating_sub(capacity);
-        ring.rest.drain(..too_many);
-        ring.rest.shrink_to_fit();
-        ring.ids = ring.rest.iter().map(|refused| refused.request_id).collect();
+        let mut current = self.ring.lock();
+        std::mem::swap(&mut *current, &mut ring);
+        // What was refused meanwhile: a few.
+        for refused in ring.take_in_order() {
+            current.put(refused);
+        }
     }
 
     /// How many are remembered now.
@@ -132,6 +136,34 @@ impl Refusals {
 }
 
 impl Ring {
+    fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            ids: Vec::new(),
+            rest: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// Everything, from the oldest to the youngest.
+    fn take_in_order(&mut self) -> impl Iterator<Item = RefusedRequest> + use<> {
+        let mut all = std::mem::take(&mut self.rest);
+        all.rotate_left(std::mem::take(&mut self.next));
+        all.into_iter()
+    }
+
+    /// Puts one in place of the oldest.
+    fn put(&mut self, refused: RefusedRequest) {
+        if self.ids.len() < self.capacity {
+            self.ids.push(refused.request_id);
+            self.rest.push(refused);
+        } else if let Some(id) = self.ids.get_mut(self.next) {
+            *id = refused.request_id;
+            self.rest[self.next] = refused;
+            self.next = (self.next + 1) % self.capacity;
+        }
+    }
+
     fn note(&mut self, note: &RefusalNote<'_>) {
         if self.ids.len() < self.capacity {
             self.ids.push(note.request_id);

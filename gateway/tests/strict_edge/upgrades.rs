@@ -79,8 +79,8 @@ async fn a_malformed_websocket_handshake_opens_no_tunnel() {
     assert_eq!(edge.origin.requests()[0].header("upgrade"), None);
 }
 
-/// Bytes behind a handshake that is not answered yet are refused, and the origin never gets them.
-async fn refuses_early(early: &str) {
+#[tokio::test]
+async fn frames_sent_before_101_reach_the_origin_after_it() {
     let gate = Gate::closed();
     let accept = Reply::new(101)
         .header("Connection", "Upgrade")
@@ -90,20 +90,27 @@ async fn refuses_early(early: &str) {
     let origin = Origin::builder().on("/ws", accept).start().await;
     let edge = Edge::before(origin, "", "websocket = true\n").await;
     let mut client = edge.client().await;
-    client.send(format!("{HANDSHAKE}{early}")).await;
-    edge.assert_refused(&mut client, Reason::BadChunk).await;
-    edge.origin.wait_for_open_connections(0).await;
-    assert!(!edge.origin_saw(early));
+    client.send(format!("{HANDSHAKE}EARLY")).await;
+    edge.origin.wait_for_requests(1).await;
+    let before = edge.origin.raw_bytes();
+    assert!(!edge.origin_saw("EARLY"));
+    gate.open();
+    assert_eq!(client.read_head().await.status, 101);
+    edge.origin.wait_for_raw_bytes(before + 5).await;
+    assert!(edge.origin_saw("EARLY"));
+    edge.assert_nothing_refused().await;
 }
 
 #[tokio::test]
-async fn frames_sent_before_101_are_refused_and_never_reach_the_origin() {
-    refuses_early("EARLY").await;
-}
-
-#[tokio::test]
-async fn a_request_sent_before_101_is_refused_and_never_reaches_the_origin() {
-    refuses_early(SMUGGLED).await;
+async fn what_follows_an_upgrade_that_the_origin_declines_is_no_request() {
+    let edge = Edge::before(Origin::start().await, "", "websocket = true\n").await;
+    let mut client = edge.client().await;
+    client.send(format!("{HANDSHAKE}{SMUGGLED}")).await;
+    let answer = client.read_response().await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(client.wait_closed().await, End::Closed);
+    assert!(!edge.origin_saw("/smuggled"));
 }
 
 #[tokio::test]

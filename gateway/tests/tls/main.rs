@@ -189,7 +189,17 @@ async fn replaced_certificates_serve_new_handshakes_and_bad_ones_change_nothing(
 
     let (new, new_expiry) = leaf(20);
     new.write(hub.dir(), "0");
-    assert_eq!(hub.reload().await.0, 200);
+    let (status, outcome) = hub.reload().await;
+    assert_eq!((status, &outcome["outcome"]), (200, &"applied".into()));
+    let changes = &outcome["diff"]["changes"];
+    assert!(changes.to_string().contains("0.pem"), "{outcome}");
+    let applied = [("outcome", "applied")];
+    assert_eq!(
+        hub.metric("hub_tls_certificate_reloads_total", &applied)
+            .await,
+        1.0
+    );
+    assert_eq!(hub.reload().await.1["outcome"], "unchanged");
     assert_eq!(
         certificate(&hub, "a.test", &ca).await,
         new.certificate_der.to_vec()
@@ -221,6 +231,27 @@ async fn replaced_certificates_serve_new_handshakes_and_bad_ones_change_nothing(
         new.certificate_der.to_vec()
     );
     assert_eq!(hub.metric(EXPIRY, &[]).await, new_expiry);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_no_longer_used_has_no_expiry() {
+    let origin = Origin::start().await;
+    let ca = Ca::new("public authority");
+    let leaf = ca.issue(&["a.test"]);
+    let hub = start(&origin, &[&leaf], "", "").await;
+    leaf.write(hub.dir(), "renewed");
+    let config = std::fs::read_to_string(hub.config_path()).expect("the configuration");
+    hub.write_config(&config.replace("/0.", "/renewed."));
+    assert_eq!(hub.reload().await.1["outcome"], "applied");
+    let metrics = hub.metrics().await;
+    let series: Vec<_> = metrics
+        .lines()
+        .filter(|line| line.starts_with(EXPIRY))
+        .collect();
+    assert!(
+        series.len() == 1 && series[0].contains("renewed.pem"),
+        "{series:?}"
+    );
 }
 
 #[tokio::test]

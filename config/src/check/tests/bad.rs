@@ -180,8 +180,6 @@ fn upstream() -> Vec<Case> {
         cluster("active = \"green\"", r#"cluster "app".endpoints.green"#, "set active to the other colour").on(8),
         cluster("active = \"gren\"", r#"cluster "app".active"#, "did you mean \"green\"?"),
         cluster("balance = \"random\"", r#"cluster "app".balance"#, r#"known: "peak_ewma", "round_robin""#),
-        cluster("first_byte_timeout_ms = 60001", r#"cluster "app".first_byte_timeout_ms"#, "raise idle_timeout_ms"),
-        cluster("idle_timeout_ms = 29999", r#"cluster "app".first_byte_timeout_ms"#, "30000 is more than idle_timeout_ms (29999)").on(5),
         cluster("connect_retries = 2", r#"cluster "app".connect_retries"#, "from 0 to 1"),
         cluster("tls = { server_name = \"\" }", r#"cluster "app".tls.server_name"#, "turn verification off"),
         cluster("tls = { server_name = \"a b\" }", r#"cluster "app".tls.server_name"#, "no host name"),

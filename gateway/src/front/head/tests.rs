@@ -156,30 +156,6 @@ fn options_may_ask_about_the_server_as_a_whole() {
 }
 
 #[test]
-fn an_absolute_target_goes_up_as_a_plain_one_with_the_checked_host() {
-    let origin_form = |text: &str| {
-        let form = head(text).in_origin_form(text.as_bytes().into());
-        String::from_utf8(form.to_vec()).expect("ASCII")
-    };
-    assert_eq!(
-        origin_form(
-            "GET http://A.example:80/x?y HTTP/1.1\r\nX-A: 1\r\nhost: a.example\r\nB:\r\n\r\n"
-        ),
-        "GET /x?y HTTP/1.1\r\nHost: a.example\r\nX-A: 1\r\nB: \r\n\r\n"
-    );
-    assert_eq!(
-        origin_form("GET http://b:81 HTTP/1.0\r\n\r\n"),
-        "GET / HTTP/1.0\r\nHost: b:81\r\n\r\n"
-    );
-    assert_eq!(
-        origin_form("OPTIONS http://a HTTP/1.1\r\nHost: a.\r\n\r\n"),
-        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"
-    );
-    let plain = "GET /x HTTP/1.1\r\nHost:  A.\r\n\r\n";
-    assert_eq!(origin_form(plain), plain);
-}
-
-#[test]
 fn version_1_0_closes_unless_asked() {
     let head_1_0 = |more: &str| head(&format!("GET / HTTP/1.0\r\nHost: a\r\n{more}\r\n"));
     let plain = head_1_0("");

@@ -13,6 +13,7 @@ pub(super) fn arm_deadlines(admitted: &mut Admitted, body_done: bool, answered: 
         return;
     };
     let cluster = &exchange.snapshot.config.clusters[target.cluster];
+    admitted.progress.allow_silence(cluster.idle_timeout);
     let next = if !body_done && exchange.version == Version::Http2 {
         let longest = admitted
             .connection

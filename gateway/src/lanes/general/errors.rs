@@ -1,9 +1,7 @@
 //! From pingora's errors to the table of refusals.
 
-use crate::front::downstream::StreamFault;
 use hub_core::{Reason, Refusal};
 use pingora::{Error, ErrorSource, ErrorType};
-use std::io;
 
 /// What a request was waiting for when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,20 +10,17 @@ pub(super) enum WaitsFor {
     Body,
     /// The upstream's answer, or the rest of it.
     Answer,
-    /// Either side of a tunnel.
-    Tunnel,
 }
 
-/// The refusal for a failed request; `None` where nobody is left to answer: the client is gone, or a
-/// tunnel was idle for as long as it may be.
+/// The refusal for a failed request; `None` where the client is gone and nobody is left to answer.
 ///
-/// `fault` is what the downstream's own stream found, which pingora reports as a read error only.
+/// `fault` is what the client's connection found, which pingora reports as a read error only.
 pub(super) fn refusal_of(
     error: &Error,
     fault: Option<Reason>,
     waits_for: WaitsFor,
 ) -> Option<Refusal> {
-    if let Some(reason) = fault.or_else(|| stream_fault(error)) {
+    if let Some(reason) = fault {
         return Some(Refusal::new(reason));
     }
     let detail = error.to_string();
@@ -55,9 +50,6 @@ pub(super) fn refusal_of(
             | ErrorType::InvalidCert
             | ErrorType::HandshakeError,
         ) => Reason::ConnectFailed,
-        (ErrorSource::Upstream, ErrorType::ReadTimedout) if waits_for == WaitsFor::Tunnel => {
-            return None;
-        }
         // An upstream that has not got the whole request owes no answer.
         (ErrorSource::Upstream, ErrorType::ReadTimedout) if waits_for == WaitsFor::Body => {
             Reason::BodyTimeout
@@ -69,13 +61,4 @@ pub(super) fn refusal_of(
         _ => Reason::Internal,
     };
     Some(Refusal::new(reason).with_detail(detail))
-}
-
-fn stream_fault(error: &Error) -> Option<Reason> {
-    error
-        .root_cause()
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-        .and_then(|inner| inner.downcast_ref::<StreamFault>())
-        .map(|fault| fault.0)
 }

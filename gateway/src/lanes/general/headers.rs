@@ -8,7 +8,7 @@
 use crate::stages::forward::HeaderSink;
 use http::HeaderMap;
 use http::header::Entry;
-use hub_core::{HeaderName, HeaderValue, Method};
+use hub_core::{HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
@@ -52,7 +52,7 @@ pub(super) fn edit_request(
         .path_and_query()
         .is_some_and(|target| target.as_str().as_bytes() == raw);
     let raw = (!held).then(|| raw.to_vec());
-    let placeholder = RequestHeader::build_no_case(Method::GET, b"/", Some(0))?;
+    let placeholder = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts: http::request::Parts = std::mem::replace(request, placeholder).into();
     change(&mut parts.headers);
     *request = RequestHeader::from(parts);
@@ -71,7 +71,7 @@ pub(super) fn edit_response(
         .get_reason_phrase()
         .filter(|phrase| Some(*phrase) != response.status.canonical_reason())
         .map(str::to_owned);
-    let placeholder = ResponseHeader::build_no_case(response.status, Some(0))?;
+    let placeholder = ResponseHeader::from(http::Response::new(()).into_parts().0);
     let mut parts: http::response::Parts = std::mem::replace(response, placeholder).into();
     change(&mut parts.headers);
     *response = ResponseHeader::from(parts);

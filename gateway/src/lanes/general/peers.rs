@@ -56,7 +56,6 @@ fn peer(cluster: &Cluster, endpoint: &Endpoint) -> HttpPeer {
     let options = &mut peer.options;
     options.connection_timeout = Some(cluster.connect_timeout);
     options.total_connection_timeout = Some(cluster.connect_timeout);
-    options.read_timeout = Some(cluster.idle_timeout);
     options.write_timeout = Some(cluster.idle_timeout);
     // Zero stands for "do not keep"; the lane sees to it, since pingora's pool would keep it for a
     // moment.

@@ -3,6 +3,7 @@
 use super::Counters;
 use crate::telemetry::throttle::Throttle;
 use hub_config::runtime::LogTarget;
+use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -46,12 +47,17 @@ impl Output {
     }
 
     fn open_file(path: PathBuf) -> io::Result<Self> {
-        // Readable by the group at most: addresses and paths are personal data.
+        // Readable by the group at most: addresses and paths are personal data. Without waiting, since
+        // a pipe whose reader is away would hold whoever opens it for as long; that is an error here.
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o640)
+            .custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?)
             .open(&path)?;
+        // The writer has nothing better to do than to wait for its target.
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
         let metadata = file.metadata()?;
         let identity = (metadata.dev(), metadata.ino());
         Ok(Self::File {

@@ -290,7 +290,7 @@ fn a_missing_directory_is_an_error_at_start_and_later_a_reason_to_keep_the_old_f
     let missing = directory.path().join("missing/access.log");
     assert!(AccessLog::start(&file(&missing), 64, SOON).is_err());
     let log = AccessLog::start(&file(&path), 64, SOON).expect("a log");
-    assert!(log.reconfigure(&file(&missing), 64, SOON).is_err());
+    assert!(AccessLog::prepare(&file(&missing)).is_err());
     log.log(&numbered(1));
     assert!(log.shutdown(PATIENCE));
     assert_eq!(numbers(&path), [1]);
@@ -308,26 +308,54 @@ fn a_torn_line_costs_that_line_only() {
     assert_eq!(text, "{\"bytes_\n{\"bytes_in\":1}\n");
 }
 
+fn move_to(log: &AccessLog, target: &LogTarget) {
+    let prepared = AccessLog::prepare(target).expect("an open target");
+    log.commit(Some(prepared), 64, SOON);
+}
+
+#[test]
+fn a_pipe_without_a_reader_is_an_error_and_not_a_wait() {
+    let (_directory, path) = directory();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("a pipe");
+    assert!(AccessLog::prepare(&file(&path)).is_err());
+}
+
+#[test]
+fn settings_without_a_new_target_leave_the_file_alone() {
+    let (_directory, path) = directory();
+    let log = AccessLog::start(&file(&path), 64, SOON).expect("a log");
+    log.log(&numbered(1));
+    until("the first line", || numbers(&path) == [1]);
+    log.commit(None, 128, SOON);
+    log.log(&numbered(2));
+    assert!(log.shutdown(PATIENCE));
+    assert_eq!(numbers(&path), [1, 2]);
+}
+
 #[test]
 fn new_settings_move_the_log_and_turn_it_off_and_on() {
     let (directory, path) = directory();
     let second = directory.path().join("second.log");
     let log = AccessLog::start(&LogTarget::Off, 64, SOON).expect("a log");
     log.log(&numbered(0));
-    log.reconfigure(&file(&path), 64, SOON)
-        .expect("reconfigured");
+    move_to(&log, &file(&path));
     until("the new target", || {
         log.log(&numbered(1));
         !numbers(&path).is_empty()
     });
-    log.reconfigure(&file(&second), 64, SOON)
-        .expect("reconfigured");
+    move_to(&log, &file(&second));
     until("the second target", || {
         log.log(&numbered(2));
         !numbers(&second).is_empty()
     });
-    log.reconfigure(&LogTarget::Off, 64, SOON)
-        .expect("reconfigured");
+    move_to(&log, &LogTarget::Off);
     log.log(&numbered(3));
     assert!(log.shutdown(PATIENCE));
     assert!(

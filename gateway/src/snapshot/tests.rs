@@ -1,0 +1,71 @@
+use super::*;
+use crate::limit::Limiter;
+use crate::telemetry::{
+    AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics, init_process_log,
+};
+use hub_config::runtime::{LogLevel, LogTarget};
+use std::path::Path;
+use std::time::Duration;
+
+const BASE: &str = r#"
+[admin]
+address = "127.0.0.1:0"
+[[listener]]
+name = "public"
+address = "127.0.0.1:0"
+[[cluster]]
+name = "app"
+endpoints = { blue = ["127.0.0.1:9"] }
+[[route]]
+name = "all"
+path = { prefix = "/" }
+cluster = "app"
+[[tenant]]
+id = "loc_a"
+requests_per_second = 5
+"#;
+
+fn config(text: &str) -> Config {
+    let (file, base) = (Path::new("hub.toml"), Path::new(""));
+    let loaded = hub_config::load_str(text, file, base, &Catalog::new(""), &|_| None);
+    loaded.unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
+    let shared = Shared {
+        metrics: Arc::new(Metrics::new()),
+        access_log: AccessLog::start(&LogTarget::Off, 1, Duration::from_secs(60)).expect("a log"),
+        upstreams: UpstreamMetrics::default(),
+        process_log: init_process_log(LogLevel::Error).expect("no other test sets it up"),
+        tenant_gate: parking_lot::Mutex::new(TenantGate::new(1)),
+        limiter: Limiter::new(1_024),
+        refusals: Refusals::new(1),
+        listener_names: vec!["public".into()],
+    };
+    let first = Snapshot::build(config(BASE), None, &shared);
+    let slower = BASE.replace("blue =", "green = [], blue =");
+    let second = Snapshot::build(config(&slower), Some(&first), &shared);
+    assert!(Arc::ptr_eq(&first.config.tenants, &second.config.tenants));
+    assert!(Arc::ptr_eq(&first.tenants, &second.tenants));
+    assert!(Arc::ptr_eq(&first.router, &second.router));
+
+    let more = BASE
+        .replace(
+            "[[route]]",
+            "[[route]]\nname = \"new\"\npath = { exact = \"/new\" }\ncluster = \"app\"\n[[route]]",
+        )
+        .replace("[[tenant]]", "[[tenant]]\nid = \"loc_new\"\n[[tenant]]");
+    let third = Snapshot::build(config(&more), Some(&second), &shared);
+    let tenant = |snapshot: &Snapshot| {
+        let id = hub_core::LocationId::parse(b"loc_a").expect("an id");
+        let index = snapshot.config.tenants.get(id.as_ref()).expect("a tenant");
+        Arc::clone(snapshot.tenant(index))
+    };
+    assert!(Arc::ptr_eq(&tenant(&second), &tenant(&third)));
+    let (old, new) = (&second.routes[0], &third.routes[1]);
+    let handles = |route: &RouteState| Arc::clone(route.metrics(0, Colour::Blue).expect("handles"));
+    assert!(Arc::ptr_eq(&handles(old), &handles(new)));
+    assert!(Arc::ptr_eq(&old.refused, &new.refused));
+    assert_eq!(third.handles().count(), 5);
+}
