@@ -9,7 +9,7 @@ echo "== clippy"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 echo "== licences, duplicates, sources"
 if ! command -v cargo-deny >/dev/null; then
-  cargo install --locked --quiet cargo-deny
+  cargo install --locked --quiet cargo-deny@0.20.2
 fi
 # Advisories need the advisory database, which `cargo deny check advisories` fetches where there is a
 # network; licences, bans and sources need nothing but the lock file.

@@ -1,9 +1,11 @@
 //! How the checker learns about plugins without depending on them.
 
+use crate::Secret;
 use std::any::Any;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the checker asks about plugins. `plugins` implements it and the binary passes it in, so
 /// that `config` does not depend on `plugins`.
@@ -16,12 +18,29 @@ pub trait PluginCatalog {
 
     /// Checks one instance's settings and builds it. All problems are reported at once; each is a
     /// key path inside `config` and a sentence that says what to do.
+    ///
+    /// `running` is the instance in force with this kind and name, if there is one. It is what comes
+    /// back where the same settings and the same contents of files would make the same plugin, so that
+    /// what it has learned since it was built is not lost.
     fn build(
         &self,
         kind: &str,
         name: &str,
         config: &serde_json::Map<String, serde_json::Value>,
+        running: Option<&BuiltPlugin>,
     ) -> Result<BuiltPlugin, Vec<PluginProblem>>;
+
+    /// Waits, for all instances at once and at most `longest`, until they have what they need from
+    /// elsewhere. Gives the positions of those that do not have it then, and what they lack; not where
+    /// one of those in force, `running`, has been without the same.
+    fn settle(
+        &self,
+        _built: &[&BuiltPlugin],
+        _running: &[Arc<PluginInstance>],
+        _longest: Duration,
+    ) -> Vec<(usize, PluginProblem)> {
+        Vec::new()
+    }
 }
 
 /// A plugin instance, built by the catalog; only `plugins` and the gateway know what is inside.
@@ -31,8 +50,11 @@ pub struct BuiltPlugin {
     pub instance: Arc<dyn Any + Send + Sync>,
     /// True where it can establish an identity (`jwt`, `api_key`).
     pub identifies: bool,
-    /// Files it reads, to be watched.
+    /// Files it was built from, to be watched.
     pub files: Vec<PathBuf>,
+    /// SHA-256 over its settings and over the contents of files and variables as they were read to
+    /// build it; kept like a secret, because those may hold guessable ones.
+    pub mark: Secret,
 }
 
 /// One mistake in a plugin's settings.
@@ -44,7 +66,7 @@ pub struct PluginProblem {
     pub message: String,
 }
 
-/// A named plugin on a route.
+/// A configured plugin.
 #[derive(Clone)]
 pub struct PluginInstance {
     /// As the file names it.

@@ -5,13 +5,14 @@
 
 mod cluster;
 mod directory;
-mod files;
+pub(crate) mod files;
 mod limit;
 mod listener;
+mod names;
 mod path;
 mod place;
 mod plugin;
-mod process;
+pub(crate) mod process;
 mod route;
 mod scope;
 mod shape;
@@ -39,13 +40,15 @@ use toml::de::{DeTable, DeValue};
 pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
 /// How host names of endpoints are looked up: name and port to every address.
-pub type Resolver<'r> = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + 'r;
+pub type Resolver = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Loads configurations. Everything outside the file (plugins, environment, names) is an argument.
 pub struct Loader<'l> {
     catalog: &'l dyn PluginCatalog,
     env: &'l Environment<'l>,
-    resolve: &'l Resolver<'l>,
+    resolve: Arc<Resolver>,
+    running: Option<&'l runtime::Config>,
+    allow_removals: bool,
 }
 
 /// Reads and checks the configuration at `path` and every file that it names. Host names of endpoints
@@ -84,13 +87,34 @@ impl<'l> Loader<'l> {
         Self {
             catalog,
             env,
-            resolve: &system_resolver,
+            resolve: Arc::new(system_resolver),
+            running: None,
+            allow_removals: false,
         }
     }
 
-    /// Looks names up with `resolve` instead.
-    pub fn resolver(mut self, resolve: &'l Resolver<'l>) -> Self {
-        self.resolve = resolve;
+    /// Looks names up with `resolve` instead, from several threads at once.
+    pub fn resolver(
+        mut self,
+        resolve: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolve = Arc::new(resolve);
+        self
+    }
+
+    /// Loads what is to follow the configuration `running`. Plugins that would be built as they are go
+    /// on; a name that cannot be looked up keeps its address; and what would take from `running` what
+    /// nobody meant to take is a problem: a plugin's keys that cannot be fetched, and more than half of
+    /// the directory's tenants.
+    pub fn after(mut self, running: &'l runtime::Config) -> Self {
+        self.running = Some(running);
+        self
+    }
+
+    /// Whether the directory may lose any number of its tenants. Without, more than half is a problem: a
+    /// file that is cut off at the end of a line looks like one that is meant.
+    pub fn allow_removals(mut self, allow: bool) -> Self {
+        self.allow_removals = allow;
         self
     }
 
@@ -116,7 +140,7 @@ impl<'l> Loader<'l> {
                 Ok(config)
             }
             Err(message) => {
-                let mut scope = Scope::new(path, base, self.catalog, self.env, self.resolve);
+                let mut scope = Scope::new(path, base, self);
                 scope.problem(&At::ROOT, message);
                 Err(scope.problems)
             }
@@ -133,7 +157,7 @@ impl<'l> Loader<'l> {
         path: &Path,
         base: &Path,
     ) -> Result<runtime::Config, Problems> {
-        let mut scope = Scope::new(path, base, self.catalog, self.env, self.resolve);
+        let mut scope = Scope::new(path, base, self);
         let config = parse(&mut scope, text).and_then(|file| {
             scope.digest(text.as_bytes());
             check(&mut scope, &file)
@@ -254,7 +278,7 @@ fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> 
 
     let plugin_names = file.plugins.iter().map(|file| file.name.as_str());
     let plugin_names = words::names(scope, "plugin", plugin_names);
-    let (plugins, marks) = plugin::plugins(scope, &file.plugins);
+    let plugins = plugin::plugins(scope, &file.plugins);
 
     let cluster_names = file.clusters.iter().map(|file| file.name.as_str());
     let cluster_names = words::names(scope, "cluster", cluster_names);
@@ -278,6 +302,14 @@ fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> 
         defaults: &file.tenants,
     };
     let tenants = directory::tenants(scope, file, &known);
+    let (tenants, directory_tenants) = match tenants {
+        Some((tenants, of_directory)) => (Some(tenants), of_directory),
+        None => (None, 0),
+    };
+    // A configuration that is refused anyway need not wait.
+    if scope.problems.is_empty() {
+        plugin::settle(scope, &plugins);
+    }
 
     Some(runtime::Config {
         gateway: process::gateway(&file.gateway),
@@ -292,9 +324,11 @@ fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> 
         clusters,
         routes,
         tenants: Arc::new(tenants?),
-        plugins: marks,
+        directory_tenants,
+        plugins: plugins.into_iter().collect::<Option<_>>()?,
         hash: scope.hash(),
         files: std::mem::take(&mut scope.files),
+        warnings: std::mem::take(&mut scope.warnings),
     })
 }
 

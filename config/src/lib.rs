@@ -23,6 +23,7 @@
 //!         _kind: &str,
 //!         _name: &str,
 //!         _config: &serde_json::Map<String, serde_json::Value>,
+//!         _running: Option<&BuiltPlugin>,
 //!     ) -> Result<BuiltPlugin, Vec<PluginProblem>> {
 //!         Err(Vec::new())
 //!     }
@@ -68,6 +69,8 @@ mod secret;
 mod testing;
 
 pub use catalog::{BuiltPlugin, PluginCatalog, PluginInstance, PluginProblem};
+pub use check::files::{certificates, read as read_file};
+pub use check::process::is_variable;
 pub use check::{Environment, Loader, Resolver, load, load_str};
 pub use diff::{Change, Diff, What, diff};
 pub use problem::{Problem, Problems};

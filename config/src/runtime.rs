@@ -8,7 +8,7 @@ pub(crate) mod directory;
 pub use crate::file::{Balance, Colour, LogLevel, ProxyProtocol, TlsVersion};
 pub use directory::{Overlay, Tenant, TenantIndex, Tenants};
 
-use crate::{PluginInstance, Secret};
+use crate::{PluginInstance, Problem, Secret};
 use hub_core::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -45,21 +45,25 @@ pub struct Config {
     /// All tenants, of this file and of the directory. Shared, so that generations that have the same
     /// tenants can have one table.
     pub tenants: Arc<Tenants>,
-    /// Every configured plugin, used or not, in the order of the file; for [`crate::diff`].
-    pub plugins: Vec<PluginMark>,
+    /// How many of them stand in the directory. They come last.
+    pub directory_tenants: usize,
+    /// Every configured plugin, used or not, in the order of the file.
+    pub plugins: Vec<Arc<PluginInstance>>,
     /// Hexadecimal SHA-256 over the configuration, the directory and the authorities' files as read.
     /// Files of secrets and of plugins are not part of it, since it is shown.
     pub hash: String,
     /// Every file whose change should cause a reload: configuration, directory, secrets, plugins'
     /// keys. Certificates are watched apart.
     pub files: Vec<PathBuf>,
+    /// What is no mistake, and what an operator should know of all the same.
+    pub warnings: Vec<Problem>,
 }
 
 /// The process as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gateway {
-    /// Worker threads; at least 1.
+    /// Worker threads; 0 for one a processor.
     pub workers: usize,
     /// How long readiness says 503 while connections are still taken.
     pub drain_notice: Duration,
@@ -393,7 +397,7 @@ pub struct Route {
     /// Tenant rule; `None`: the route has no tenant.
     pub tenant: Option<TenantRule>,
     /// Plugin instances, in order.
-    pub plugins: Vec<PluginInstance>,
+    pub plugins: Vec<Arc<PluginInstance>>,
     /// Indexes into `Config::limits`.
     pub limits: Vec<usize>,
     /// Largest request body, in bytes.
@@ -402,19 +406,6 @@ pub struct Route {
     pub websocket: bool,
     /// Who may read refusals.
     pub cors: Cors,
-}
-
-/// What a configured plugin was built from, without showing it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PluginMark {
-    /// Unique name.
-    pub name: String,
-    /// Its kind.
-    pub kind: String,
-    /// SHA-256 over its settings and its files' contents; kept like a secret, because those may hold
-    /// guessable ones.
-    pub mark: Secret,
 }
 
 /// True for addresses that an operator rarely means and an attacker often does: unspecified,

@@ -16,6 +16,7 @@ mod client;
 mod edits;
 mod identity;
 pub mod names;
+pub mod query;
 mod refusal;
 mod request_id;
 mod tenant;

@@ -20,5 +20,6 @@ pub(crate) mod listener;
 pub mod path;
 pub mod proxy_protocol;
 mod raw;
+pub(crate) mod stall;
 pub(crate) mod tls;
 mod wrap;

@@ -5,6 +5,7 @@ use crate::lifecycle::{InFlight, Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::snapshot::{Snapshot, colour_name};
 use crate::telemetry::access_log::Prepared as PreparedLog;
+use crate::telemetry::metrics::RouteKey;
 use crate::telemetry::{
     AccessLog, Metrics, ProcessLog, Refusals, Scrape, TenantCounters, TenantGate, TenantTotals,
     UpstreamMetrics,
@@ -105,17 +106,18 @@ impl Hub {
     }
 
     /// Brings what lives beside snapshots in line with the one in force: bounds, levels, targets, and
-    /// metrics of what is gone. `old` is the one before; what did not change is left alone.
+    /// metrics of what is `gone`. `old` is the one before; what did not change is left alone.
     pub(crate) fn after_swap(
         &self,
         old: Option<&Snapshot>,
         new: &Snapshot,
+        gone: &[RouteKey],
         log: Option<PreparedLog>,
     ) {
         let config = &new.config;
         self.metrics
             .snapshot_taken(new.taken_at, config.tenants.len());
-        self.metrics.retain_routes(new.handles());
+        self.metrics.remove_routes(gone);
         let clusters: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
         self.upstreams.retain(|cluster| clusters.contains(cluster));
         let Some(old) = old.map(|old| &old.config) else {
@@ -181,16 +183,12 @@ impl Hub {
         let snapshot = self.snapshot();
         add_endpoints(&snapshot, scrape);
         add_plugins(&snapshot, scrape);
-        let tenants: Vec<_> = snapshot
-            .config
-            .tenants
-            .iter()
-            .map(|(index, tenant)| CountedTenant {
-                id: tenant.id.as_str(),
-                state: snapshot.tenant(index),
-            })
-            .collect();
-        gate.scrape(Instant::now(), &tenants, scrape);
+        let tenants = snapshot.config.tenants.iter();
+        let counted = tenants.map(|(index, tenant)| CountedTenant {
+            id: tenant.id.as_str(),
+            state: snapshot.tenant(index),
+        });
+        gate.scrape(Instant::now(), counted, scrape);
     }
 
     /// Adds when each certificate in use expires. Read anew each time, so that one that is no longer

@@ -79,8 +79,11 @@ fn serve(config: PathBuf, ready_file: Option<PathBuf>) -> ExitCode {
 }
 
 fn check(config: &std::path::Path) -> ExitCode {
-    match hub_gateway::control::reload::load(config) {
+    match hub_gateway::control::reload::load(config, None, false) {
         Ok(checked) => {
+            for warning in &checked.warnings {
+                eprintln!("warning: {warning}\n");
+            }
             println!(
                 "{}: good ({} listeners, {} routes, {} clusters, {} tenants, hash {})",
                 config.display(),

@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
 use hub_config::Problems;
-use hub_config::runtime::Config;
+use hub_config::runtime::{Config, LogLevel};
 use parking_lot::Mutex;
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -64,9 +64,12 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         return Err(anyhow::anyhow!("another crypto provider is installed").into());
     }
     let began = std::time::SystemTime::now();
-    let config = reload::load(&file).map_err(Failure::Config)?;
-    let process_log = telemetry::init_process_log(config.gateway.log_level)
-        .context("cannot set the process's log up")?;
+    // Before the load, which has things to say, too.
+    let process_log =
+        telemetry::init_process_log(LogLevel::Info).context("cannot set the process's log up")?;
+    let config = reload::load(&file, None, false).map_err(Failure::Config)?;
+    process_log.set_level(config.gateway.log_level);
+    reload::tell_warnings(&config);
 
     // Everything that can fail fails before anything is served.
     let metrics = Arc::new(Metrics::new());
@@ -88,11 +91,14 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         refusals: Refusals::new(config.admin.refusals_remembered),
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
     };
-    let workers = config.gateway.workers;
+    let workers = match config.gateway.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        count => count,
+    };
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::default());
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
-    hub.after_swap(None, &hub.snapshot(), None);
+    hub.after_swap(None, &hub.snapshot(), &[], None);
     hub.join_scrapes();
 
     let data = tokio::runtime::Builder::new_multi_thread()

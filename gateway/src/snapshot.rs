@@ -4,6 +4,7 @@ use crate::hub::Shared;
 use crate::lanes::general::Peers;
 use crate::limit::RuleState;
 use crate::router::{RoutePattern, Router};
+use crate::telemetry::metrics::RouteKey;
 use crate::telemetry::{RouteMetrics, UpstreamCounters};
 use crate::tenant_state::TenantState;
 use crate::upstream::Clusters;
@@ -11,7 +12,7 @@ use foldhash::fast::RandomState;
 use hub_config::runtime::{Colour, Config, Listener, Route, Tenant, TenantIndex};
 use hub_plugins::{Catalog, Plugin, Step};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,7 +38,7 @@ pub struct Snapshot {
     pub address_rules: Vec<RuleState>,
     /// Settings of the bound listeners, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
-    pub(crate) peers: Peers,
+    pub(crate) peers: Arc<Peers>,
     /// Connection counters by cluster and colour.
     upstreams: Vec<[Arc<UpstreamCounters>; 2]>,
     /// For requests that no route matched.
@@ -77,6 +78,10 @@ impl Snapshot {
             Some(previous) => Arc::clone(&previous.router),
             None => Arc::new(Router::build(&config.routes)),
         };
+        let peers = match previous.filter(|p| p.config.clusters == config.clusters) {
+            Some(previous) => Arc::clone(&previous.peers),
+            None => Arc::new(Peers::build(&config.clusters)),
+        };
         let routes = routes(&config, previous, shared);
         let plugins = config
             .routes
@@ -91,7 +96,7 @@ impl Snapshot {
             epoch: previous.map_or(1, |p| p.epoch + 1),
             taken_at: SystemTime::now(),
             clusters: Clusters::build(&config, previous.map(|p| &p.clusters)),
-            peers: Peers::build(&config.clusters),
+            peers,
             upstreams: config
                 .clusters
                 .iter()
@@ -125,13 +130,30 @@ impl Snapshot {
         }
     }
 
-    /// Every handle that counts requests.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = &Arc<RouteMetrics>> + Clone {
-        let routed = self.routes.iter().flat_map(|route| {
-            let by_cluster = route.metrics.iter().map(|(_, handles)| handles);
-            by_cluster.chain(std::iter::once(&route.refused))
-        });
-        std::iter::once(&self.unrouted).chain(routed)
+    /// What `old` counts requests of and this one does not.
+    pub(crate) fn lacks_of(&self, old: &Self) -> Vec<RouteKey> {
+        let handles = self.series().map(|(_, handles)| Arc::as_ptr(handles));
+        let kept: HashSet<_, RandomState> = handles.collect();
+        old.series()
+            .filter(|(_, handles)| !kept.contains(&Arc::as_ptr(handles)))
+            .map(|((route, cluster, colour), _)| RouteKey::new(route, cluster, colour))
+            .collect()
+    }
+
+    /// Every handle that counts requests of a route, with its route, cluster and colour.
+    fn series(&self) -> impl Iterator<Item = ((&str, &str, &str), &Arc<RouteMetrics>)> {
+        let config = &self.config;
+        let routes = config.routes.iter().zip(&self.routes);
+        routes.flat_map(|(route, state)| {
+            let by_cluster = state.metrics.iter().map(|((cluster, colour), handles)| {
+                let cluster = config.clusters[*cluster].name.as_str();
+                (
+                    (route.name.as_str(), cluster, colour_name(*colour)),
+                    handles,
+                )
+            });
+            by_cluster.chain([((route.name.as_str(), "-", "-"), &state.refused)])
+        })
     }
 
     /// Every plugin that a route uses, with its name.

@@ -111,7 +111,7 @@ pub fn admit(
     let route = &snapshot.routes[found.route];
     let route_config = &snapshot.config.routes[found.route];
     limit::by_address(exchange, &snapshot)?;
-    identify::identify(exchange, route, view)?;
+    exchange.identity = identify::identify(route, view, exchange.wall, &mut exchange.edits)?;
     exchange.tenant = match &route_config.tenant {
         Some(rule) => tenant::tenant(
             &snapshot.config.tenants,
@@ -126,7 +126,13 @@ pub fn admit(
     accept::check_body_length(body, route_config.body_bytes_max)?;
     exchange.permit = limit::by_tenant_and_route(exchange, &snapshot, found.route, view)?;
     detect::detect(exchange, view)?;
-    plugins::run(exchange, route, view)?;
+    plugins::run(
+        route,
+        view,
+        exchange.wall,
+        exchange.identity.as_ref(),
+        &mut exchange.edits,
+    )?;
     exchange.target = Some(pick::target(&snapshot, found.route, exchange.tenant));
     Ok(())
 }

@@ -372,3 +372,21 @@ fn the_check_lists_every_problem_of_all_files_and_exits_64() {
     }
     assert_eq!(output.stdout, b"");
 }
+
+#[test]
+fn the_check_warns_of_keys_that_cannot_be_fetched() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let gone = gone.local_addr().expect("address");
+    let folder = examples();
+    let path = folder.path().join("gateway.toml");
+    let config = demo_config("127.0.0.1:9001").replace("token_file = \"{dir}/admin.token\"", "")
+        + "[[plugin]]\nname = \"login\"\nkind = \"jwt\"\n[plugin.config]\nany_audience = true\n"
+        + &format!("jwks = {{ url = \"http://{gone}/jwks\" }}\n");
+    let folder = folder.path().display().to_string();
+    std::fs::write(&path, config.replace("{dir}", &folder)).expect("write");
+    let output = run(&["check", &path.display().to_string()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.starts_with("warning: "), "{stderr}");
+    assert!(stderr.contains("jwks.url"), "{stderr}");
+}

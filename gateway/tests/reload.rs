@@ -541,6 +541,88 @@ async fn the_directory_adds_and_removes_tenants() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_cut_off_is_refused_until_the_operator_asks_for_it() {
+    let origin = Origin::start().await;
+    let hub = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
+        .config(&(watched(&origin) + TENANTS))
+        .file("tenants.jsonl", "{\"id\":\"loc_a\"}\n{\"id\":\"loc_b\"}\n")
+        .start()
+        .await;
+    // As `export > tenants.jsonl` leaves it before its first line.
+    std::fs::write(hub.dir().join("tenants.jsonl"), "").expect("write");
+    hub.wait_for_metric(
+        "hub_config_reloads_total",
+        &[("outcome", "rejected")],
+        |n| n >= 1.0,
+    )
+    .await;
+    let (status, body) = hub.reload().await;
+    assert_eq!(status, 422, "{body}");
+    let problem = texts(&body["problems"]).join("\n");
+    assert!(problem.contains("--allow-removals"), "{problem}");
+    assert_eq!(ask_as(&hub, "loc_a").await.status, 200);
+    let (status, body) = hub
+        .admin("POST", "/v1/reload?allow_removals=true", "")
+        .await;
+    assert_eq!((status, &body["outcome"]), (200, &Value::from("applied")));
+    assert_eq!(hub.metric("hub_tenants", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_out_of_a_large_file_of_keys_is_refused() {
+    let origin = Origin::start().await;
+    let config = demo_config(origin.endpoint())
+        + "plugins = [\"who\"]\n[[plugin]]\nname = \"who\"\nkind = \"api_key\"\n\
+           config = { file = \"{dir}/keys\" }\n";
+    let keys =
+        ["one", "two"].map(|name| hub_plugins::api_key::generate(name, None).expect("a key"));
+    // More than 4 MiB, as a hundred thousand keys have.
+    let comment = format!("# {}\n", "x".repeat(1_000)).repeat(5_000);
+    let file = |keys: &[&str]| format!("{comment}{}\n", keys.join("\n"));
+    let hub = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
+        .config(&config)
+        .file("keys", file(&[&keys[0].line, &keys[1].line]))
+        .start()
+        .await;
+    let ask_with = async |key: &hub_plugins::api_key::GeneratedKey| {
+        let key = std::str::from_utf8(key.key.expose()).expect("text");
+        let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX-Api-Key: {key}\r\n\r\n");
+        ask(&hub, &request).await.status
+    };
+    assert_eq!(ask_with(&keys[1]).await, 200);
+    hub.write_file("keys", &file(&[&keys[0].line]));
+    let (_, body) = hub.reload().await;
+    assert_eq!(body["outcome"], "applied", "{body}");
+    assert_eq!(ask_with(&keys[1]).await, 401);
+    assert_eq!(ask_with(&keys[0]).await, 200);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_are_a_warning_at_a_start_and_refuse_a_reload() {
+    let origin = Origin::start().await;
+    // Its answers hold no keys.
+    let keyless = origin.endpoint();
+    let config = |path: &str| {
+        demo_config(origin.endpoint())
+            + "[[plugin]]\nname = \"login\"\nkind = \"jwt\"\n[plugin.config]\nany_audience = true\n"
+            + &format!("jwks = {{ url = \"http://{keyless}/{path}\" }}\n")
+    };
+    let hub = start(&config("one")).await;
+    hub.wait_for_stderr("cannot be fetched").await;
+    let before = snapshot(&hub).await;
+    // What has had no keys takes none from anybody: other changes go on.
+    hub.write_config(&(config("one") + "leeway_seconds = 1\n"));
+    let (status, body) = hub.reload().await;
+    assert_eq!(status, 200, "{body}");
+    assert_ne!(snapshot(&hub).await["epoch"], before["epoch"]);
+    hub.write_config(&config("two"));
+    let (status, body) = hub.reload().await;
+    assert_eq!(status, 422, "{body}");
+    let problem = texts(&body["problems"]).join("\n");
+    assert!(problem.contains("jwks.url"), "{problem}");
+}
+
+#[tokio::test]
 async fn a_changed_directory_file_is_in_force_by_itself() {
     let origin = Origin::start().await;
     let hub = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())

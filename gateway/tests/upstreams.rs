@@ -274,7 +274,7 @@ async fn an_answer_that_stalls_longer_than_the_idle_timeout_is_cut_off() {
     let origin = Origin::builder().respond(reply).start().await;
     let hub = start(&with_cluster(
         &blue(&[&origin.endpoint()]),
-        "idle_timeout_ms = 80\n",
+        "first_byte_timeout_ms = 80\nidle_timeout_ms = 80\n",
     ))
     .await;
     let mut wire = Wire::connect(hub.addr("public")).await;
@@ -298,7 +298,10 @@ async fn a_tunnel_ends_at_the_idle_timeout_and_that_is_no_refusal() {
         .respond(Behaviour::WebSocket)
         .start()
         .await;
-    let config = with_cluster(&blue(&[&origin.endpoint()]), "idle_timeout_ms = 100\n");
+    let config = with_cluster(
+        &blue(&[&origin.endpoint()]),
+        "first_byte_timeout_ms = 100\nidle_timeout_ms = 100\n",
+    );
     let hub = start(&(config + "websocket = true\n")).await;
     let mut wire = Wire::connect(hub.addr("public")).await;
     wire.send(HANDSHAKE).await;

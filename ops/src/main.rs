@@ -40,6 +40,9 @@ enum Command {
         /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
+        /// Accept that more than half of the directory's tenants are gone.
+        #[arg(long)]
+        allow_removals: bool,
     },
     /// List tenants with their quota and traffic, or show one.
     Tenants {
@@ -96,9 +99,13 @@ fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             "/v1/tenants?prefix={}&limit={limit}",
             encode(prefix)
         ))?,
-        Command::Reload { dry_run } => {
-            client.post(&format!("/v1/reload?dry_run={dry_run}"), None)?
-        }
+        Command::Reload {
+            dry_run,
+            allow_removals,
+        } => client.post(
+            &format!("/v1/reload?dry_run={dry_run}&allow_removals={allow_removals}"),
+            None,
+        )?,
         Command::Explain {
             subject,
             method,

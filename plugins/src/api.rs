@@ -1,9 +1,9 @@
 //! What a plugin is.
 
+use hub_config::PluginProblem;
 use hub_core::{Edits, Identity, Refusal, RequestView};
 use std::fmt::Debug;
-use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// When a plugin runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +52,16 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// Looks at one request. On the hot path: no allocation that could be done at load.
     fn on_request(&self, request: &RequestView<'_>, context: &mut PluginContext<'_>) -> Verdict;
 
-    /// Files it reads; their change causes a reload.
-    fn files(&self) -> Vec<PathBuf> {
-        Vec::new()
+    /// Learns that it is part of the configuration in force: what it lacks now, a reload takes from nobody.
+    fn is_in_force(&self) {}
+
+    /// Waits, until `deadline` at most, for what it needs from elsewhere and has never had. Called by a
+    /// load of the configuration, after all its plugins are built; never by a request.
+    ///
+    /// # Errors
+    /// What is missing then.
+    fn settle(&self, _deadline: Instant) -> Result<(), PluginProblem> {
+        Ok(())
     }
 
     /// Counters to show in metrics, by name of the metric's outcome label.

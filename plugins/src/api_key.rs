@@ -19,7 +19,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::path::PathBuf;
 use subtle::ConstantTimeEq;
 
 /// Settings of the kind `api_key`. Keys come from `file`, from `keys`, or both; at least one.
@@ -60,7 +59,6 @@ pub struct ApiKeys {
     required: bool,
     /// By the first 8 bytes of the hash, which say nothing about the rest.
     by_prefix: HashMap<u64, Vec<Entry>>,
-    file: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -184,7 +182,6 @@ impl Settings for Config {
             header,
             required: self.required,
             by_prefix: keys.by_prefix,
-            file: self.file.map(|written| scope.path(&written)),
         })
     }
 }
@@ -360,10 +357,6 @@ impl Plugin for ApiKeys {
             }),
             None => self.refuse(context, "the API key is unknown"),
         }
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.file.iter().cloned().collect()
     }
 }
 

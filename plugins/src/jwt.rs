@@ -17,15 +17,15 @@ pub use keys::Algorithm;
 use crate::{Plugin, PluginContext, Step, Verdict};
 use cache::{Cache, Verified};
 use http::header::WWW_AUTHENTICATE;
+use hub_config::PluginProblem;
 use hub_core::{
-    Edit, HeaderValue, Identity, IdentityMethod, LocationId, Reason, Refusal, RequestView,
+    Edit, HeaderValue, Identity, IdentityMethod, LocationId, Reason, Refusal, RequestView, query,
 };
 use keys::{Checked, KeySet};
 use serde_json::{Map, Value};
 use source::Source;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use token::{Fault, Unverified, seconds};
 
 /// The plugin.
@@ -46,7 +46,6 @@ pub struct Jwt {
     query_parameter: Option<String>,
     required: bool,
     cache: Cache,
-    files: Vec<PathBuf>,
 }
 
 /// RFC 6750: without a token no error is named.
@@ -85,10 +84,10 @@ impl Jwt {
             }
         }
         if let (Some(name), Some(query)) = (&self.query_parameter, request.query) {
-            for pair in query.split('&') {
-                if let Some(token) = named(pair.as_bytes(), name) {
-                    take(token)?;
-                }
+            // The upstream may read a parameter that is only spelt like it.
+            let token = query::parameter(query, name).map_err(|_| Fault::Contradiction)?;
+            if let Some(token) = token {
+                take(token.as_bytes())?;
             }
         }
         Ok(found)
@@ -248,8 +247,20 @@ impl Plugin for Jwt {
         verdict
     }
 
-    fn files(&self) -> Vec<PathBuf> {
-        self.files.clone()
+    fn is_in_force(&self) {
+        if let Some(source) = &self.source {
+            source.is_in_force();
+        }
+    }
+
+    fn settle(&self, deadline: Instant) -> Result<(), PluginProblem> {
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        source.wait_for_keys(deadline).map_err(|why| PluginProblem {
+            at: "jwks.url".into(),
+            message: format!("{why}; until it is, tokens that need its keys are refused"),
+        })
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -10,7 +10,7 @@
 //! use hub_plugins::{Catalog, Step};
 //!
 //! let config = serde_json::json!({ "request": { "set": { "X-Edge": "${scheme}" } } });
-//! let built = Catalog::new("/etc/hub").build("headers", "edge", config.as_object().unwrap()).unwrap();
+//! let built = Catalog::new("/etc/hub").build("headers", "edge", config.as_object().unwrap(), None).unwrap();
 //! assert_eq!(Catalog::instance(&built).step(), Step::Request);
 //! ```
 //!

@@ -1,14 +1,16 @@
 //! Name of a kind -> how its instances are made.
 
-use crate::settings::{self, Scope, Settings};
+use crate::settings::{self, Input, Scope, Settings};
 use crate::{Plugin, Step, api_key, headers, jwt, request_id};
-use hub_config::{BuiltPlugin, PluginCatalog, PluginProblem};
+use hub_config::{BuiltPlugin, PluginCatalog, PluginInstance, PluginProblem, Secret};
+use ring::digest::{Context, SHA256};
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Every kind of plugin, sorted by name. Registering one is one line here.
 const KINDS: &[Kind] = &[
@@ -25,7 +27,14 @@ pub struct Catalog {
     env: fn(&str) -> Option<OsString>,
 }
 
-type Built = Result<Arc<dyn Plugin>, Vec<PluginProblem>>;
+type Built = Result<(Arc<dyn Plugin>, Vec<Input>), Vec<PluginProblem>>;
+
+/// What is inside of a [`BuiltPlugin`].
+struct Instance {
+    plugin: Arc<dyn Plugin>,
+    /// What it was built from beside its settings.
+    inputs: Vec<Input>,
+}
 
 struct Kind {
     name: &'static str,
@@ -59,8 +68,9 @@ pub(crate) fn build<S: Settings>(
 ) -> Built {
     let plugin = settings::read::<S>(config, &mut scope)
         .and_then(|settings| settings.build(name, &mut scope));
+    let inputs = std::mem::take(&mut scope.inputs);
     match (plugin, scope.into_problems()) {
-        (Some(plugin), problems) if problems.is_empty() => Ok(Arc::new(plugin)),
+        (Some(plugin), problems) if problems.is_empty() => Ok((Arc::new(plugin), inputs)),
         (_, problems) => Err(problems),
     }
 }
@@ -89,11 +99,7 @@ impl Catalog {
     /// Where `built` was made by another catalog, which is a mistake of the program and not of an
     /// operator.
     pub fn instance(built: &BuiltPlugin) -> Arc<dyn Plugin> {
-        let plugin: &Arc<dyn Plugin> = built
-            .instance
-            .downcast_ref()
-            .expect("this catalog puts an Arc<dyn Plugin> into every BuiltPlugin");
-        Arc::clone(plugin)
+        Arc::clone(&inside(built).plugin)
     }
 }
 
@@ -111,7 +117,16 @@ impl PluginCatalog for Catalog {
         kind: &str,
         name: &str,
         config: &Map<String, Value>,
+        running: Option<&BuiltPlugin>,
     ) -> Result<BuiltPlugin, Vec<PluginProblem>> {
+        if let Some(running) = running {
+            let inputs = &inside(running).inputs;
+            let current = inputs.iter().all(|input| input.is_current(self.env));
+            // A running instance's inputs are those of its own settings, so both must be the same.
+            if current && running.mark == mark(config, inputs) {
+                return Ok(running.clone());
+            }
+        }
         let Some(found) = find(kind) else {
             let message = format!(
                 "there is no kind of plugin `{kind}`; the kinds are {}",
@@ -122,14 +137,49 @@ impl PluginCatalog for Catalog {
                 message,
             }]);
         };
-        let plugin = (found.build)(name, config, Scope::new(&self.base, self.env))?;
+        let (plugin, inputs) = (found.build)(name, config, Scope::new(&self.base, self.env))?;
         Ok(BuiltPlugin {
             identifies: plugin.step() == Step::Identify,
-            files: plugin.files(),
-            // Boxed twice, because `Any` needs a sized type and `dyn Plugin` is none.
-            instance: Arc::new(plugin),
+            files: inputs.iter().filter_map(Input::path).collect(),
+            mark: mark(config, &inputs),
+            instance: Arc::new(Instance { plugin, inputs }),
         })
     }
+
+    fn settle(
+        &self,
+        built: &[&BuiltPlugin],
+        running: &[Arc<PluginInstance>],
+        longest: Duration,
+    ) -> Vec<(usize, PluginProblem)> {
+        for one in running {
+            inside(&one.built).plugin.is_in_force();
+        }
+        let deadline = Instant::now() + longest;
+        let settled = built.iter().map(|one| inside(one).plugin.settle(deadline));
+        (0..)
+            .zip(settled)
+            .filter_map(|(position, settled)| Some((position, settled.err()?)))
+            .collect()
+    }
+}
+
+fn inside(built: &BuiltPlugin) -> &Instance {
+    built
+        .instance
+        .downcast_ref()
+        .expect("this catalog puts an Instance into every BuiltPlugin")
+}
+
+/// SHA-256 over settings and over the inputs as they were read.
+fn mark(config: &Map<String, Value>, inputs: &[Input]) -> Secret {
+    let mut context = Context::new(&SHA256);
+    context.update(&serde_json::to_vec(config).expect("a JSON map is always JSON"));
+    // All of one length, and JSON tells its own end.
+    for input in inputs {
+        context.update(&input.digest);
+    }
+    Secret::new(context.finish().as_ref())
 }
 
 fn find(name: &str) -> Option<&'static Kind> {

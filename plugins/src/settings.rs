@@ -1,15 +1,14 @@
 //! From a `config` table to a plugin: what every kind shares.
 
 use crate::Plugin;
-use hub_config::PluginProblem;
+use hub_config::{PluginProblem, is_variable, read_file};
 use hub_core::HeaderName;
+use ring::digest;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Settings of one kind of plugin: its `config` table, and how an instance is made from it.
@@ -28,14 +27,34 @@ pub trait Settings: DeserializeOwned + JsonSchema {
 pub struct Scope {
     /// Where relative paths start.
     base: PathBuf,
-    env: fn(&str) -> Option<OsString>,
+    env: Environment,
     list: Vec<PluginProblem>,
     more: usize,
     /// Keys that were taken out because they could not be read.
     unread: Vec<String>,
+    /// What was read so far.
+    pub(crate) inputs: Vec<Input>,
 }
 
+/// Something that an instance was built from, with what it held when it was read: looking at it a second
+/// time to tell whether it changed would miss a change between the two.
+#[derive(Debug)]
+pub(crate) struct Input {
+    origin: Origin,
+    pub(crate) digest: [u8; 32],
+}
+
+#[derive(Debug)]
+enum Origin {
+    File { path: PathBuf, bytes_max: u64 },
+    Variable(String),
+}
+
+type Environment = fn(&str) -> Option<OsString>;
+
 const PROBLEMS_MAX: usize = 100;
+/// Most of a path that a problem repeats, in characters.
+const PATH_SHOWN_MAX: usize = 64;
 
 /// Names that plugins may neither set nor remove, and why.
 const FRAMING: &[&str] = &[
@@ -60,13 +79,14 @@ const GATEWAYS_OWN_PREFIXES: &[&str] = &["ratelimit-", "x-forwarded-", "x-hub-"]
 
 impl Scope {
     /// An empty one. Relative paths start at `base`; `env` looks up environment variables.
-    pub(crate) fn new(base: &Path, env: fn(&str) -> Option<OsString>) -> Self {
+    pub(crate) fn new(base: &Path, env: Environment) -> Self {
         Self {
             base: base.to_owned(),
             env,
             list: Vec::new(),
             more: 0,
             unread: Vec::new(),
+            inputs: Vec::new(),
         }
     }
 
@@ -142,17 +162,37 @@ impl Scope {
         None
     }
 
-    /// Where a path that the operator wrote leads to.
-    pub fn path(&self, written: &str) -> PathBuf {
-        self.base.join(written)
+    /// The bytes of a regular file of at most `bytes_max`; else a problem and `None`. Its change causes a
+    /// reload.
+    pub fn file(&mut self, at: &str, written: &str, bytes_max: u64) -> Option<Vec<u8>> {
+        let shown = match written.char_indices().nth(PATH_SHOWN_MAX) {
+            Some((end, _)) => format!("{}...", &written[..end]),
+            None => written.to_owned(),
+        };
+        self.file_shown_as(&shown.escape_debug().to_string(), at, written, bytes_max)
     }
 
-    /// The bytes of a file of at most `bytes_max`; else a problem and `None`.
-    pub fn file(&mut self, at: &str, written: &str, bytes_max: u64) -> Option<Vec<u8>> {
-        match read_file(&self.path(written), bytes_max) {
-            Ok(bytes) => Some(bytes),
+    /// As [`Scope::file`] for a file that holds a secret. What stands in place of its path may be the
+    /// secret itself, so no problem repeats it.
+    pub fn secret_file(&mut self, at: &str, written: &str, bytes_max: u64) -> Option<Vec<u8>> {
+        self.file_shown_as("the file", at, written, bytes_max)
+    }
+
+    fn file_shown_as(
+        &mut self,
+        shown: &str,
+        at: &str,
+        written: &str,
+        bytes_max: u64,
+    ) -> Option<Vec<u8>> {
+        let path = self.base.join(written);
+        match read_file(&path, bytes_max) {
+            Ok(bytes) => {
+                self.note(Origin::File { path, bytes_max }, &bytes);
+                Some(bytes)
+            }
             Err(message) => {
-                self.add(at, format!("{written}: {message}"));
+                self.add(at, format!("{shown}: {message}"));
                 None
             }
         }
@@ -161,13 +201,23 @@ impl Scope {
     /// The bytes of an environment variable; else a problem and `None`.
     pub fn env(&mut self, at: &str, name: &str) -> Option<Vec<u8>> {
         let value = (self.env)(name).map(OsString::into_encoded_bytes);
-        if value.is_none() {
-            self.add(
+        match &value {
+            Some(value) => self.note(Origin::Variable(name.to_owned()), value),
+            // Unless it looks like a name it may be the secret itself.
+            None if is_variable(name) => {
+                self.add(at, format!("the environment has no variable `{name}`"));
+            }
+            None => self.add(
                 at,
-                format!("the environment has no variable `{}`", name.escape_debug()),
-            );
+                "names a variable that the environment does not have; a secret itself does not belong here",
+            ),
         }
         value
+    }
+
+    fn note(&mut self, origin: Origin, bytes: &[u8]) {
+        let digest = sha256(bytes);
+        self.inputs.push(Input { origin, digest });
     }
 
     pub(crate) fn into_problems(mut self) -> Vec<PluginProblem> {
@@ -192,21 +242,30 @@ fn related(unread: &str, at: &str) -> bool {
     below(at, unread) || below(unread, at)
 }
 
-fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            "does not exist; relative paths start at the configuration's folder".into()
-        }
-        _ => format!("cannot be opened: {error}"),
-    })?;
-    let mut bytes = Vec::new();
-    file.take(bytes_max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(format!("is larger than {bytes_max} bytes"));
+// === impl Input ===
+
+impl Input {
+    /// True where it can be read, and holds what it held.
+    pub(crate) fn is_current(&self, env: Environment) -> bool {
+        let now = match &self.origin {
+            Origin::File { path, bytes_max } => read_file(path, *bytes_max).ok(),
+            Origin::Variable(name) => env(name).map(OsString::into_encoded_bytes),
+        };
+        now.is_some_and(|bytes| sha256(&bytes) == self.digest)
     }
-    Ok(bytes)
+
+    /// The file, if it is one.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match &self.origin {
+            Origin::File { path, .. } => Some(path.clone()),
+            Origin::Variable(_) => None,
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 
 /// Reads settings strictly. serde stops at the first mistake, so a value that it does not like is
@@ -227,13 +286,31 @@ pub(crate) fn read<S: Settings>(config: &Map<String, Value>, scope: &mut Scope) 
         // A missing key is reported at the table that lacks it; that table must stay.
         let message = error.into_inner().to_string();
         let missing = message.starts_with("missing field");
-        scope.add(at.clone(), message);
+        scope.add(at.clone(), without_value(&message));
         if missing || !take_out(&mut value, &path) {
             return None;
         }
         scope.unread.push(at);
     }
     None
+}
+
+/// serde's message without the value that it repeats, which may be a secret in the wrong place.
+fn without_value(message: &str) -> String {
+    for (start, found) in [
+        ("invalid type: ", "this is something else"),
+        ("invalid value: ", "this is something else"),
+        ("unknown variant ", "this is none of them"),
+    ] {
+        // The expectation comes last; the value before it may hold any text.
+        if let (true, Some((_, expected))) = (
+            message.starts_with(start),
+            message.rsplit_once(", expected "),
+        ) {
+            return format!("takes {expected}; {found}");
+        }
+    }
+    message.to_owned()
 }
 
 /// Removes what stands at `path`; `false` where nothing does.
@@ -316,6 +393,42 @@ mod tests {
         assert!(!related("keys[1]", "keys[10]"));
         assert!(!related("key", "keys"));
         assert!(related("key", ""));
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_secrets_name_is_not_repeated() {
+        const SLIP: &str = "s3cr3t, expected /var/lib";
+        let mut scope = Scope::new(Path::new("/nowhere"), |_| None);
+        assert_eq!(scope.secret_file("secret_file", SLIP, 10), None);
+        assert_eq!(scope.env("secret_env", SLIP), None);
+        let slips = serde_json::json!({ "keys": SLIP, "audiences": [7, SLIP], "required": SLIP });
+        read::<crate::jwt::Config>(slips.as_object().unwrap(), &mut scope);
+        assert!(scope.len() >= 5, "{scope:?}");
+        let problems = format!("{:?}", scope.into_problems());
+        assert!(!problems.contains("s3cr3t"), "{problems}");
+        assert!(problems.contains("takes a sequence"), "{problems}");
+        let mut scope = Scope::new(Path::new("/nowhere"), |_| None);
+        assert_eq!(scope.env("secret_env", "HUB_SECRET"), None);
+        assert!(scope.into_problems()[0].message.contains("HUB_SECRET"));
+    }
+
+    #[test]
+    fn an_input_is_current_while_it_holds_what_was_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        std::fs::write(&path, "one").unwrap();
+        let mut scope = Scope::new(directory.path(), |_| Some("value".into()));
+        scope.file("file", "keys", 10).unwrap();
+        scope.env("secret_env", "NAME").unwrap();
+        let [file, variable] = &scope.inputs[..] else {
+            panic!("{scope:?}")
+        };
+        assert!(file.is_current(|_| None) && variable.is_current(|_| Some("value".into())));
+        assert!(!variable.is_current(|_| None) && !variable.is_current(|_| Some("other".into())));
+        std::fs::write(&path, "two").unwrap();
+        assert!(!file.is_current(|_| None));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!file.is_current(|_| None));
     }
 
     #[test]

@@ -104,8 +104,11 @@ pub(crate) fn catalog() -> Catalog {
 
 pub(crate) fn build(kind: &str, config: Value) -> Arc<dyn Plugin> {
     let config = config.as_object().expect("settings are a table");
-    match catalog().build(kind, "test", config) {
-        Ok(built) => Catalog::instance(&built),
+    match catalog().build(kind, "test", config, None) {
+        Ok(built) => {
+            catalog().settle(&[&built], &[], Duration::from_secs(2));
+            Catalog::instance(&built)
+        }
         Err(problems) => panic!("{kind}: {problems:?}"),
     }
 }
@@ -115,7 +118,7 @@ pub(crate) fn make<S: Settings>(config: Value) -> Arc<dyn Plugin> {
     let scope = Scope::new(Path::new(env!("CARGO_MANIFEST_DIR")), |_| None);
     let config = config.as_object().expect("settings are a table");
     match crate::registry::build::<S>("test", config, scope) {
-        Ok(plugin) => plugin,
+        Ok((plugin, _)) => plugin,
         Err(problems) => panic!("{problems:?}"),
     }
 }
@@ -123,7 +126,7 @@ pub(crate) fn make<S: Settings>(config: Value) -> Arc<dyn Plugin> {
 /// The key paths of what is wrong with these settings.
 pub(crate) fn problems_of(kind: &str, config: Value) -> Vec<String> {
     let config = config.as_object().expect("settings are a table");
-    match catalog().build(kind, "test", config) {
+    match catalog().build(kind, "test", config, None) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.into_iter().map(|problem| problem.at).collect(),
     }

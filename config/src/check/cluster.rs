@@ -1,12 +1,14 @@
 //! `[[cluster]]`.
 
 use super::files;
+use super::names::Name;
 use super::place::{At, shorten};
 use super::process::{millis, millis_unless_zero};
 use super::scope::Scope;
 use super::{path, words};
 use crate::file::{self, Colour, HealthKind};
 use crate::runtime::{self, Endpoint, EndpointAddress, HealthProbe};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ pub(crate) fn clusters(scope: &mut Scope<'_>, files: &[file::Cluster]) -> Vec<ru
             "there is no cluster; add [[cluster]] with name and endpoints",
         );
     }
+    scope.look_up(names(files));
     let mut clusters = Vec::new();
     for (i, file) in files.iter().enumerate() {
         clusters.extend(cluster(scope, &section.index(i), file));
@@ -53,6 +56,14 @@ fn cluster(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Cluster) -> Option<r
         None => Some(None),
         Some(file) => health(scope, &at.key("health"), file).map(Some),
     };
+    if file.first_byte_timeout_ms > file.idle_timeout_ms {
+        let message = format!(
+            "{} is more than idle_timeout_ms ({}), which ends every wait for the upstream; lower it, or \
+             raise idle_timeout_ms",
+            file.first_byte_timeout_ms, file.idle_timeout_ms
+        );
+        scope.problem(&at.key("first_byte_timeout_ms"), message);
+    }
     Some(runtime::Cluster {
         name: file.name.clone(),
         active: file.active,
@@ -79,7 +90,7 @@ fn endpoints(
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         let at = at.index(i);
-        match endpoint(scope, text, allow_link_local) {
+        match endpoint(scope, &at, text, allow_link_local) {
             Ok(address) => {
                 if let Some(other) = endpoints.iter().find(|other| other.address == address) {
                     let message = format!(
@@ -99,13 +110,16 @@ fn endpoints(
     endpoints
 }
 
-fn endpoint(
-    scope: &mut Scope<'_>,
-    text: &str,
-    allow_link_local: bool,
-) -> Result<EndpointAddress, String> {
+/// An endpoint's address as it is written.
+enum Written<'t> {
+    Unix(&'t str),
+    Literal(SocketAddr),
+    Name(Name),
+}
+
+fn written(text: &str) -> Result<Written<'_>, String> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return words::unix_path(scope, path).map(EndpointAddress::Unix);
+        return Ok(Written::Unix(path));
     }
     let shown = shorten(text);
     if text.contains("://") {
@@ -119,27 +133,50 @@ fn endpoint(
     let port = port.parse().ok().filter(|port| *port > 0);
     let port: u16 =
         port.ok_or_else(|| format!("{shown:?} needs a port from 1 to 65535 after the last colon"))?;
-    let all = match text.parse::<SocketAddr>() {
-        Ok(literal) => vec![literal],
-        Err(_) => {
-            if host.contains(':') {
-                return Err(format!(
-                    "{shown:?} is no address; write IPv6 as \"[::1]:port\""
-                ));
+    if let Ok(literal) = text.parse() {
+        return Ok(Written::Literal(literal));
+    }
+    if host.contains(':') {
+        return Err(format!(
+            "{shown:?} is no address; write IPv6 as \"[::1]:port\""
+        ));
+    }
+    Ok(Written::Name((words::domain(host)?, port)))
+}
+
+/// Every name that the clusters' endpoints hold.
+fn names(files: &[file::Cluster]) -> BTreeSet<Name> {
+    let endpoints = files.iter().map(|file| &file.endpoints);
+    endpoints
+        .flat_map(|endpoints| endpoints.blue.iter().chain(&endpoints.green))
+        .filter_map(|text| match written(text) {
+            Ok(Written::Name(name)) => Some(name),
+            Ok(Written::Unix(_) | Written::Literal(_)) | Err(_) => None,
+        })
+        .collect()
+}
+
+fn endpoint(
+    scope: &mut Scope<'_>,
+    at: &At<'_>,
+    text: &str,
+    allow_link_local: bool,
+) -> Result<EndpointAddress, String> {
+    let shown = shorten(text);
+    let all = match written(text)? {
+        Written::Unix(path) => return words::unix_path(scope, path).map(EndpointAddress::Unix),
+        Written::Literal(literal) => vec![literal],
+        Written::Name(name) => match scope.addresses(&name) {
+            Ok(found) => found,
+            Err(why) => {
+                let why = format!("{:?} cannot be looked up ({why})", name.0);
+                let Some(kept) = in_force(scope, text) else {
+                    return Err(format!("{why}; check the name, or write an address"));
+                };
+                scope.warn(at, format!("{why}; it keeps its address {kept}"));
+                vec![kept]
             }
-            let name = words::domain(host)?;
-            let found = scope.resolve(&name, port).map_err(|error| {
-                format!(
-                    "{name:?} cannot be looked up ({error}); check the name, or write an address"
-                )
-            })?;
-            if found.is_empty() {
-                return Err(format!(
-                    "{name:?} has no address; check the name, or write an address"
-                ));
-            }
-            found
-        }
+        },
     };
     // Every address of a name counts: which one is taken may change with the next look-up.
     let refused = all
@@ -155,6 +192,18 @@ fn endpoint(
     // IPv4 first and then the least, so that a reload does not move with the order of DNS answers.
     let first = all.iter().min().expect("an empty answer was refused above");
     Ok(EndpointAddress::Tcp(*first))
+}
+
+/// The address that an endpoint of this name has in the running configuration.
+fn in_force(scope: &Scope<'_>, text: &str) -> Option<SocketAddr> {
+    let clusters = &scope.running?.clusters;
+    let mut endpoints = clusters
+        .iter()
+        .flat_map(|one| one.blue.iter().chain(&one.green));
+    match endpoints.find(|one| one.name == text)?.address {
+        EndpointAddress::Tcp(address) => Some(address),
+        EndpointAddress::Unix(_) => None,
+    }
 }
 
 fn tls(

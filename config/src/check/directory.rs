@@ -32,12 +32,12 @@ struct Table {
     own: usize,
 }
 
-/// Checks every tenant. `None` where the directory cannot be read.
+/// Checks every tenant, and says how many of them stand in the directory. `None` where it cannot be read.
 pub(crate) fn tenants(
     scope: &mut Scope<'_>,
     file: &file::Config,
     known: &Known<'_>,
-) -> Option<Tenants> {
+) -> Option<(Tenants, usize)> {
     let directory_at = At::ROOT.key("tenants");
     let directory_at = directory_at.key("directory");
     let directory = match &file.tenants.directory {
@@ -68,7 +68,32 @@ pub(crate) fn tenants(
         read_directory(scope, &path, file, known, &mut table);
         scope.watch(path);
     }
-    Some(table.tenants)
+    let of_directory = table.lines.len() - table.own;
+    keep_most(scope, &directory_at, &table.tenants);
+    Some((table.tenants, of_directory))
+}
+
+/// A directory that is written while it is read, or by a program that failed half-way, mostly ends with
+/// a line, and looks like one that is whole.
+fn keep_most(scope: &mut Scope<'_>, at: &At<'_>, tenants: &Tenants) {
+    let Some(running) = scope.running.filter(|_| !scope.allow_removals) else {
+        return;
+    };
+    let all = running.directory_tenants;
+    let own = running.tenants.len() - all;
+    let of_directory = running.tenants.iter().skip(own);
+    let lost = of_directory
+        .filter(|(_, tenant)| tenants.get(tenant.id.as_ref()).is_none())
+        .count();
+    if lost * 2 > all {
+        scope.problem(
+            at,
+            format!(
+                "{lost} of the directory's {all} tenants would be gone; if its file is whole and you mean it, \
+                 run `hubctl reload --allow-removals`"
+            ),
+        );
+    }
 }
 
 fn own_tenants(scope: &mut Scope<'_>, file: &file::Config, known: &Known<'_>, table: &mut Table) {

@@ -2,9 +2,11 @@
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use x509_parser::parse_x509_certificate;
 
 /// Largest key, certificate, authority or token file.
 pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 4 << 20;
@@ -12,18 +14,27 @@ pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 4 << 20;
 /// Largest configuration file.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 64 << 20;
 
-/// Opens a regular file. A pipe or device in its place would let the load hang.
+/// Opens a regular file. A pipe or device in its place would let the load hang, so opening never waits,
+/// and what was opened is looked at rather than what the path leads to at another moment.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), String> {
-    let metadata = std::fs::metadata(path).map_err(|error| advice(&error))?;
+    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(without_waiting)
+        .open(path)
+        .map_err(|error| advice(&error))?;
+    let metadata = file.metadata().map_err(|error| advice(&error))?;
     if !metadata.is_file() {
         return Err("is not a regular file; give the path of one".into());
     }
-    let file = File::open(path).map_err(|error| advice(&error))?;
     Ok((file, metadata.len()))
 }
 
-/// Reads a whole file of at most `bytes_max`.
-pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+/// Reads a whole regular file of at most `bytes_max` bytes. Never waits for a pipe or a device.
+///
+/// # Errors
+/// What is wrong with it and what to do, to stand after its path.
+pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let (file, len) = open(path)?;
     let mut bytes = Vec::with_capacity(usize::try_from(len.min(bytes_max)).unwrap_or(0));
     file.take(bytes_max + 1)
@@ -35,8 +46,11 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Every certificate of a PEM file, as DER.
-pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+/// Every certificate of a PEM file, as DER, each of them well-formed X.509.
+///
+/// # Errors
+/// What is wrong with it and what to do, without a byte of the file.
+pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem)
         .map(|one| one.map(|der| der.as_ref().to_vec()))
         .collect();
@@ -46,6 +60,14 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         return Err(
             "holds no certificate; it needs a PEM block -----BEGIN CERTIFICATE-----".into(),
         );
+    }
+    // What uses them later takes it for granted that they are X.509.
+    for (number, der) in (1..).zip(&all) {
+        if !parse_x509_certificate(der).is_ok_and(|(rest, _)| rest.is_empty()) {
+            return Err(format!(
+                "its PEM block {number} is no X.509 certificate; copy the file again"
+            ));
+        }
     }
     Ok(all)
 }
@@ -66,5 +88,32 @@ fn advice(error: &std::io::Error) -> String {
         }
         ErrorKind::PermissionDenied => "may not be read by this user; check owner and mode".into(),
         _ => format!("cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_without_a_writer_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(read(&pipe, 10).unwrap_err().contains("not a regular file"));
+        assert!(read(Path::new("/dev/zero"), 10).is_err());
+        assert!(read(folder.path(), 10).is_err());
+    }
+
+    #[test]
+    fn a_pem_block_that_is_no_certificate_is_refused() {
+        let pem = "-----BEGIN CERTIFICATE-----\nAAECAwQFBgc=\n-----END CERTIFICATE-----\n";
+        let message = certificates(pem.as_bytes()).unwrap_err();
+        assert!(message.contains("PEM block 1 is no X.509"), "{message}");
+        let good = include_bytes!("../../examples/tls/certificate.pem");
+        assert_eq!(certificates(good).unwrap().len(), 1);
+        let both = [&good[..], pem.as_bytes()].concat();
+        assert!(certificates(&both).unwrap_err().contains("PEM block 2"));
     }
 }

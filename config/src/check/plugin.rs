@@ -1,36 +1,61 @@
 //! `[[plugin]]`: settings go to the catalog, which builds the instance.
 
-use super::files;
 use super::place::{At, shorten};
 use super::scope::Scope;
 use super::suggest;
-use crate::runtime::PluginMark;
-use crate::{BuiltPlugin, PluginInstance, Secret, file};
-use sha2::{Digest, Sha256};
+use crate::{BuiltPlugin, PluginInstance, file};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a fresh process waits for what plugins need from elsewhere, so that it does not refuse good
+/// requests. It goes on without: a key server that is down must not keep a gateway from starting.
+const START_WAIT: Duration = Duration::from_secs(2);
+
+/// The same at a reload, which is refused then, since what is in force has what it needs. Longer than
+/// one fetch takes at most.
+const RELOAD_WAIT: Duration = Duration::from_secs(6);
 
 pub(crate) fn plugins(
     scope: &mut Scope<'_>,
     files: &[file::Plugin],
-) -> (Vec<Option<PluginInstance>>, Vec<PluginMark>) {
+) -> Vec<Option<Arc<PluginInstance>>> {
     let section = At::ROOT.key("plugin");
-    let mut plugins = Vec::new();
-    let mut marks = Vec::new();
+    let mut plugins = Vec::with_capacity(files.len());
     for (i, file) in files.iter().enumerate() {
         let built = plugin(scope, &section.index(i), file);
-        if let Some(built) = &built {
-            marks.push(PluginMark {
-                name: file.name.clone(),
-                kind: file.kind.clone(),
-                mark: mark(file, built),
-            });
-        }
-        plugins.push(built.map(|built| PluginInstance {
-            name: file.name.as_str().into(),
-            kind: file.kind.as_str().into(),
-            built,
+        plugins.push(built.map(|built| {
+            Arc::new(PluginInstance {
+                name: file.name.as_str().into(),
+                kind: file.kind.as_str().into(),
+                built,
+            })
         }));
     }
-    (plugins, marks)
+    plugins
+}
+
+/// Waits until the instances can do their work. To be called last, because what they wait for goes on
+/// beside the other checks.
+pub(crate) fn settle(scope: &mut Scope<'_>, plugins: &[Option<Arc<PluginInstance>>]) {
+    let section = At::ROOT.key("plugin");
+    let (positions, built): (Vec<usize>, Vec<&BuiltPlugin>) = plugins
+        .iter()
+        .enumerate()
+        .filter_map(|(i, plugin)| Some((i, &plugin.as_ref()?.built)))
+        .unzip();
+    let at_reload = scope.running.is_some();
+    let running = scope.running.map_or(&[][..], |config| &config.plugins);
+    let longest = if at_reload { RELOAD_WAIT } else { START_WAIT };
+    for (which, problem) in scope.catalog.settle(&built, running, longest) {
+        let at = section.index(positions[which]);
+        at_path(&at.key("config"), &problem.at, &mut |at| {
+            if at_reload {
+                scope.problem(at, problem.message.clone());
+            } else {
+                scope.warn(at, problem.message.clone());
+            }
+        });
+    }
 }
 
 fn plugin(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Plugin) -> Option<BuiltPlugin> {
@@ -42,7 +67,11 @@ fn plugin(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Plugin) -> Option<Bui
         scope.problem(&at.key("kind"), message);
         return None;
     }
-    match catalog.build(&file.kind, &file.name, &file.config) {
+    let running = scope.running.and_then(|config| {
+        let same = |one: &&Arc<PluginInstance>| *one.name == file.name && *one.kind == file.kind;
+        config.plugins.iter().find(same).map(|one| &one.built)
+    });
+    match catalog.build(&file.kind, &file.name, &file.config, running) {
         Ok(built) => {
             for path in &built.files {
                 scope.watch(path.clone());
@@ -77,19 +106,4 @@ fn at_path(at: &At<'_>, text: &str, then: &mut dyn FnMut(&At<'_>)) {
         .find(|(_, c)| matches!(c, '.' | '['))
         .map_or(text.len(), |(end, _)| end);
     at_path(&at.key(&text[..end]), &text[end..], then);
-}
-
-/// What the instance was built from: when this is the same, so is the plugin.
-fn mark(file: &file::Plugin, built: &BuiltPlugin) -> Secret {
-    let mut digest = Sha256::new();
-    let settings = serde_json::to_vec(&file.config).expect("a JSON map is always JSON");
-    digest.update((settings.len() as u64).to_be_bytes());
-    digest.update(&settings);
-    for path in &built.files {
-        // A file that vanished since the build counts as empty, which is a change, as it should be.
-        let bytes = files::read(path, files::SMALL_FILE_BYTES_MAX).unwrap_or_default();
-        digest.update((bytes.len() as u64).to_be_bytes());
-        digest.update(&bytes);
-    }
-    Secret::new(digest.finalize().to_vec())
 }

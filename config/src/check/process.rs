@@ -13,12 +13,10 @@ use std::time::Duration;
 const TOKEN_LEN_MIN: usize = 16;
 
 pub(crate) fn gateway(file: &file::Gateway) -> runtime::Gateway {
-    let workers = match file.workers {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        count => usize::from(count),
-    };
     runtime::Gateway {
-        workers,
+        // As typed: how many processors there are may change while the process runs, and is no reason
+        // to refuse a reload.
+        workers: file.workers.into(),
         drain_notice: millis(file.drain_notice_ms),
         drain_timeout: millis(file.drain_timeout_ms),
         reload_on_change: file.reload_on_change,
@@ -69,17 +67,20 @@ fn token(scope: &mut Scope<'_>, section: &At<'_>, file: &file::Admin) -> Option<
         }
         (Some(written), None) => {
             let at = section.key("token_file");
-            let (path, bytes) = scope.read(&at, written)?;
+            let (path, bytes) = scope.read_secret(&at, written)?;
             scope.watch(path);
             (at, bytes)
         }
         (None, Some(name)) => {
             let at = section.key("token_env");
             let Some(value) = (scope.env)(name) else {
-                let name = super::place::shorten(name);
-                let message = format!(
-                    "the environment variable {name:?} is not set; set it before the start"
-                );
+                // Unless it looks like a name it may be the token itself.
+                let message = if is_variable(name) {
+                    format!("the environment variable {name:?} is not set; set it before the start")
+                } else {
+                    "names an environment variable that is not set; the token itself does not belong here"
+                        .into()
+                };
                 scope.problem(&at, message);
                 return None;
             };
@@ -171,7 +172,7 @@ pub(crate) fn certificate(
         }
     });
     let key_at = at.key("key_file");
-    let key = scope.read(&key_at, &file.key_file);
+    let key = scope.read_secret(&key_at, &file.key_file);
     let key = key.and_then(|(path, pem)| match files::private_key(&pem) {
         Ok(()) => Some(path),
         Err(message) => {
@@ -180,6 +181,12 @@ pub(crate) fn certificate(
         }
     });
     Some((certificate?, key?))
+}
+
+/// True for what variables of the environment are mostly called.
+pub fn is_variable(text: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    (1..=64).contains(&text.len()) && text.bytes().all(fine)
 }
 
 pub(crate) fn millis(count: u32) -> Duration {

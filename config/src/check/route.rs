@@ -9,6 +9,7 @@ use crate::{PluginInstance, file};
 use hub_core::{HeaderName, HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What routes refer to.
 pub(crate) struct Known<'k> {
@@ -16,7 +17,7 @@ pub(crate) struct Known<'k> {
     pub(crate) limit_names: &'k Names<'k>,
     pub(crate) limits: &'k [Option<Limit>],
     pub(crate) plugin_names: &'k Names<'k>,
-    pub(crate) plugins: &'k [Option<PluginInstance>],
+    pub(crate) plugins: &'k [Option<Arc<PluginInstance>>],
 }
 
 pub(crate) fn routes(
@@ -78,7 +79,7 @@ fn route(
         known.plugin_names,
         &file.plugins,
     );
-    let instances: Option<Vec<PluginInstance>> = plugins.as_ref().and_then(|indexes| {
+    let instances: Option<Vec<Arc<PluginInstance>>> = plugins.as_ref().and_then(|indexes| {
         let one = |i: &usize| known.plugins.get(*i).cloned().flatten();
         indexes.iter().map(one).collect()
     });

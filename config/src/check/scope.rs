@@ -1,15 +1,17 @@
 //! What every check shares: where problems go, and how the world outside is asked.
 
+use super::names::{self, Answer, Name};
 use super::place::{At, Document, Step};
 use super::shape::Report;
-use super::{Environment, Resolver, files};
-use crate::{PluginCatalog, Problem, Problems};
+use super::{Environment, Loader, Resolver, files};
+use crate::{PluginCatalog, Problem, Problems, runtime};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
-use std::io;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The state of one run over one file.
 pub(crate) struct Scope<'a> {
@@ -19,14 +21,25 @@ pub(crate) struct Scope<'a> {
     base: &'a Path,
     pub(crate) catalog: &'a dyn PluginCatalog,
     pub(crate) env: &'a Environment<'a>,
-    resolve: &'a Resolver<'a>,
-    looked_up: HashMap<(String, u16), Result<Vec<SocketAddr>, String>>,
+    resolve: &'a Arc<Resolver>,
+    looked_up: HashMap<Name, Answer>,
+    /// The configuration that this one is to follow, at a reload.
+    pub(crate) running: Option<&'a runtime::Config>,
+    /// See [`Loader::allow_removals`].
+    pub(crate) allow_removals: bool,
     pub(crate) problems: Problems,
+    pub(crate) warnings: Vec<Problem>,
     repaired: Vec<Vec<OwnedStep>>,
     digest: Sha256,
     /// Files whose change means another configuration.
     pub(crate) files: Vec<PathBuf>,
 }
+
+/// How long all names together may take to look up: at a start, as long as a resolver that asks a second
+/// server after the first one's silence; at a reload, where names keep the address they have, shorter.
+const LOOK_UP_AT_START: Duration = Duration::from_secs(15);
+/// See [`LOOK_UP_AT_START`].
+const LOOK_UP_AT_RELOAD: Duration = Duration::from_secs(3);
 
 #[derive(Debug, PartialEq, Eq)]
 enum OwnedStep {
@@ -35,22 +48,19 @@ enum OwnedStep {
 }
 
 impl<'a> Scope<'a> {
-    pub(crate) fn new(
-        file: &'a Path,
-        base: &'a Path,
-        catalog: &'a dyn PluginCatalog,
-        env: &'a Environment<'a>,
-        resolve: &'a Resolver<'a>,
-    ) -> Self {
+    pub(crate) fn new(file: &'a Path, base: &'a Path, loader: &'a Loader<'a>) -> Self {
         Self {
             document: Rc::new(Document::without_text()),
             file,
             base,
-            catalog,
-            env,
-            resolve,
+            catalog: loader.catalog,
+            env: loader.env,
+            resolve: &loader.resolve,
             looked_up: HashMap::new(),
+            running: loader.running,
+            allow_removals: loader.allow_removals,
             problems: Problems::default(),
+            warnings: Vec::new(),
             repaired: Vec::new(),
             digest: Sha256::new(),
             files: Vec::new(),
@@ -83,6 +93,19 @@ impl<'a> Scope<'a> {
         });
     }
 
+    /// Tells what is no mistake, and what an operator should know of all the same.
+    pub(crate) fn warn(&mut self, at: &At<'_>, message: impl Into<String>) {
+        if self.warnings.len() < Problems::SHOWN_MAX {
+            let (text, line) = self.document.place(at);
+            self.warnings.push(Problem {
+                file: self.file.to_owned(),
+                line,
+                at: text,
+                message: message.into(),
+            });
+        }
+    }
+
     /// True where something at or below `at` was repaired: what it lacks is not the operator's word.
     pub(crate) fn is_repaired(&self, at: &At<'_>) -> bool {
         let steps = at.steps();
@@ -104,6 +127,17 @@ impl<'a> Scope<'a> {
 
     /// Reads a small file that the configuration names. `None` where it cannot, which is reported.
     pub(crate) fn read(&mut self, at: &At<'_>, written: &str) -> Option<(PathBuf, Vec<u8>)> {
+        let shown = self.path(written);
+        self.read_as(at, written, &shown.display().to_string())
+    }
+
+    /// As [`Scope::read`] for the file of a secret. What stands in place of its path may be the secret
+    /// itself, so it is not repeated.
+    pub(crate) fn read_secret(&mut self, at: &At<'_>, written: &str) -> Option<(PathBuf, Vec<u8>)> {
+        self.read_as(at, written, "the file")
+    }
+
+    fn read_as(&mut self, at: &At<'_>, written: &str, shown: &str) -> Option<(PathBuf, Vec<u8>)> {
         if written.is_empty() {
             self.problem(at, "is empty; write the path of a file");
             return None;
@@ -112,7 +146,7 @@ impl<'a> Scope<'a> {
         match files::read(&path, files::SMALL_FILE_BYTES_MAX) {
             Ok(bytes) => Some((path, bytes)),
             Err(message) => {
-                self.problem(at, format!("{}: {message}", path.display()));
+                self.problem(at, format!("{shown}: {message}"));
                 None
             }
         }
@@ -136,13 +170,22 @@ impl<'a> Scope<'a> {
         hex(&self.digest.clone().finalize())
     }
 
-    /// Looks a name up, once a run.
-    pub(crate) fn resolve(&mut self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-        let resolve = self.resolve;
-        self.looked_up
-            .entry((host.to_owned(), port))
-            .or_insert_with(|| resolve(host, port).map_err(|error: io::Error| error.to_string()))
-            .clone()
+    /// Looks names up, all at once; [`Scope::addresses`] has the answers.
+    pub(crate) fn look_up(&mut self, names: BTreeSet<Name>) {
+        let longest = match self.running {
+            Some(_) => LOOK_UP_AT_RELOAD,
+            None => LOOK_UP_AT_START,
+        };
+        self.looked_up = names::look_up(self.resolve, names, longest);
+    }
+
+    /// Every address of a name that was looked up; at least one.
+    pub(crate) fn addresses(&self, name: &Name) -> Result<Vec<SocketAddr>, String> {
+        match self.looked_up.get(name) {
+            Some(Ok(all)) if all.is_empty() => Err("it has no address".into()),
+            Some(answer) => answer.clone(),
+            None => Err("no answer in time".into()),
+        }
     }
 }
 

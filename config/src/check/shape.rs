@@ -18,7 +18,8 @@ pub(crate) trait Report {
     fn repaired(&mut self, at: &At<'_>);
 }
 
-/// A schema as `schemars` makes it from serde types.
+/// A schema as `schemars` makes it from serde types, with every reference followed once: ten thousand
+/// routes are held against the same few of them.
 #[derive(Debug)]
 pub(crate) struct Shape {
     root: Value,
@@ -28,8 +29,12 @@ pub(crate) struct Shape {
 const DEPTH_MAX: usize = 130;
 
 impl Shape {
-    pub(crate) fn new(root: Value) -> Self {
-        Self { root }
+    pub(crate) fn new(mut root: Value) -> Self {
+        let definitions = root.as_object_mut().and_then(|root| root.remove("$defs"));
+        let definitions = definitions.unwrap_or_default();
+        Self {
+            root: follow(root, &definitions, 0),
+        }
     }
 
     /// Repairs `value`, which stands at `at`, until it fits the part of the schema at `pointer`.
@@ -41,23 +46,21 @@ impl Shape {
         report: &mut dyn Report,
     ) {
         let schema = self.root.pointer(pointer).unwrap_or(&Value::Null);
-        if !self.fits(schema, value, at, report, 0) {
-            *value = self.simplest(schema);
+        if !Self::fits(schema, value, at, report, 0) {
+            *value = Self::simplest(schema);
         }
     }
 
     /// False where `value` as a whole is of the wrong kind, which is reported then.
     fn fits(
-        &self,
         schema: &Value,
         value: &mut Value,
         at: &At<'_>,
         report: &mut dyn Report,
         depth: usize,
     ) -> bool {
-        let schema = self.resolve(schema);
         if let Some(choices) = schema.get("oneOf").and_then(Value::as_array) {
-            return self.fits_one(choices, value, at, report, depth);
+            return Self::fits_one(choices, value, at, report, depth);
         }
         let expected = types(schema);
         let found = match value {
@@ -82,15 +85,15 @@ impl Shape {
             Value::Array(items) => {
                 if let Some(inner) = schema.get("items") {
                     for (i, item) in items.iter_mut().enumerate() {
-                        if !self.fits(inner, item, &at.index(i), report, depth + 1) {
-                            *item = self.simplest(inner);
+                        if !Self::fits(inner, item, &at.index(i), report, depth + 1) {
+                            *item = Self::simplest(inner);
                         }
                     }
                 }
                 true
             }
             Value::Object(entries) => {
-                self.fit_object(schema, entries, at, report, depth);
+                Self::fit_object(schema, entries, at, report, depth);
                 true
             }
             Value::Null | Value::Bool(_) | Value::String(_) => true,
@@ -98,7 +101,6 @@ impl Shape {
     }
 
     fn fit_object(
-        &self,
         schema: &Value,
         entries: &mut Map<String, Value>,
         at: &At<'_>,
@@ -123,9 +125,9 @@ impl Shape {
             let at = at.key(key);
             match (known.get(key), rest) {
                 (Some(inner), _) => {
-                    if !self.fits(inner, value, &at, report, depth + 1) {
+                    if !Self::fits(inner, value, &at, report, depth + 1) {
                         if required.contains(&key.as_str()) {
-                            *value = self.simplest(inner);
+                            *value = Self::simplest(inner);
                         } else {
                             drop.push(key.clone());
                         }
@@ -143,7 +145,7 @@ impl Shape {
                     report.problem(&at, format!("unknown key {:?}{advice}", shorten(key)));
                 }
                 (None, Some(inner @ Value::Object(_))) => {
-                    if !self.fits(inner, value, &at, report, depth + 1) {
+                    if !Self::fits(inner, value, &at, report, depth + 1) {
                         drop.push(key.clone());
                     }
                 }
@@ -154,7 +156,7 @@ impl Shape {
             entries.remove(&key);
         }
         for key in &missing {
-            let kind = known.get(*key).map_or("value", |inner| self.kind(inner));
+            let kind = known.get(*key).map_or("value", |inner| Self::kind(inner));
             report.problem(&at.key(key), format!("{key:?} is missing; it takes {kind}"));
         }
         for key in meant_ones {
@@ -162,14 +164,13 @@ impl Shape {
         }
         for key in required {
             if let (false, Some(inner)) = (entries.contains_key(key), known.get(key)) {
-                entries.insert(key.to_owned(), self.simplest(inner));
+                entries.insert(key.to_owned(), Self::simplest(inner));
             }
         }
     }
 
     /// Enums: texts (`blue`), tables of one key (`{ prefix = "/api" }`), or both.
     fn fits_one(
-        &self,
         choices: &[Value],
         value: &mut Value,
         at: &At<'_>,
@@ -204,7 +205,7 @@ impl Shape {
                         report.repaired(at);
                         return false;
                     };
-                    return self.fits(schema, inner, &at.key(key), report, depth + 1);
+                    return Self::fits(schema, inner, &at.key(key), report, depth + 1);
                 }
                 let names = list(tags.iter().map(|(tag, _)| *tag));
                 report.problem(
@@ -238,14 +239,13 @@ impl Shape {
     }
 
     /// The simplest value that fits; only ever read by serde, since its place is known as mistaken.
-    fn simplest(&self, schema: &Value) -> Value {
-        let schema = self.resolve(schema);
+    fn simplest(schema: &Value) -> Value {
         if let Some(first) = schema.get("oneOf").and_then(|all| all.get(0)) {
             if let Some(word) = words(first).next() {
                 return word.into();
             }
             if let Some((tag, inner)) = tag(first) {
-                return Value::Object(Map::from_iter([(tag.to_owned(), self.simplest(inner))]));
+                return Value::Object(Map::from_iter([(tag.to_owned(), Self::simplest(inner))]));
             }
         }
         match types(schema).first() {
@@ -256,7 +256,7 @@ impl Shape {
             Some(&"object") => {
                 let known = |key: &str| schema.get("properties").and_then(|all| all.get(key));
                 strings(schema.get("required"))
-                    .filter_map(|key| Some((key.to_owned(), self.simplest(known(key)?))))
+                    .filter_map(|key| Some((key.to_owned(), Self::simplest(known(key)?))))
                     .collect::<Map<_, _>>()
                     .into()
             }
@@ -264,8 +264,7 @@ impl Shape {
         }
     }
 
-    fn kind(&self, schema: &Value) -> &'static str {
-        let schema = self.resolve(schema);
+    fn kind(schema: &Value) -> &'static str {
         if schema.get("oneOf").is_some() {
             return "one of its known values";
         }
@@ -273,22 +272,39 @@ impl Shape {
             .first()
             .map_or("a value", |name| kind_name(name))
     }
+}
 
-    /// Follows `$ref` and sees through `Option`'s `anyOf [.., null]`.
-    fn resolve<'s>(&'s self, mut schema: &'s Value) -> &'s Value {
-        // Each pass goes one level down; the file types have three at most.
-        for _ in 0..8 {
-            if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
-                let target = name.strip_prefix('#').and_then(|p| self.root.pointer(p));
-                schema = target.unwrap_or(&Value::Null);
-            } else if let Some(all) = schema.get("anyOf").and_then(Value::as_array) {
-                let inner = all.iter().find(|one| types(one) != ["null"]);
-                schema = inner.unwrap_or(&Value::Null);
-            } else {
-                break;
+/// Follows each `$ref` and sees through `Option`'s `anyOf [.., null]`.
+fn follow(schema: Value, definitions: &Value, depth: usize) -> Value {
+    // The file types do not hold themselves, and are far less deep.
+    if depth > DEPTH_MAX {
+        return Value::Null;
+    }
+    match schema {
+        Value::Object(mut schema) => {
+            let name = schema.get("$ref").and_then(Value::as_str);
+            let target = name.and_then(|name| definitions.get(name.strip_prefix("#/$defs/")?));
+            if let Some(target) = target {
+                return follow(target.clone(), definitions, depth + 1);
             }
+            if let Some(Value::Array(all)) = schema.get_mut("anyOf") {
+                let inner = all.iter_mut().find(|one| types(one) != ["null"]);
+                let inner = inner.map(Value::take).unwrap_or_default();
+                return follow(inner, definitions, depth + 1);
+            }
+            let entries = schema.into_iter();
+            entries
+                .map(|(key, inner)| (key, follow(inner, definitions, depth + 1)))
+                .collect::<Map<_, _>>()
+                .into()
         }
-        schema
+        Value::Array(items) => {
+            let items = items.into_iter();
+            items
+                .map(|item| follow(item, definitions, depth + 1))
+                .collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => schema,
     }
 }
 

@@ -3,6 +3,7 @@
 mod bad;
 mod directory;
 mod good;
+mod reload;
 
 use crate::testing::{FakeCatalog, no_env};
 use crate::{Loader, Problem, Problems, runtime};
@@ -37,7 +38,7 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 pub(crate) fn load_in(base: &Path, text: &str) -> Result<runtime::Config, Problems> {
     Loader::new(&FakeCatalog, &no_env)
-        .resolver(&resolve)
+        .resolver(resolve)
         .load_str(text, &base.join("gateway.toml"), base)
 }
 

@@ -1,12 +1,12 @@
 //! Each section as a list of keys and values. Every struct is taken apart without `..`, so a field that
 //! is added to one cannot be forgotten here.
 
-use crate::Secret;
 use crate::check::hex;
 use crate::runtime::{
     AccessLog, Admin, Cluster, Config, EndpointAddress, Gateway, HostPattern, Limit, Listener,
-    PathPattern, PluginMark, Quota, Route, Segment,
+    PathPattern, Quota, Route, Segment,
 };
+use crate::{PluginInstance, Secret};
 use sha2::{Digest, Sha256};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -41,11 +41,11 @@ pub(super) const LIMITS: Section<Limit> = Section {
     fields: |_, one| limit(one),
 };
 
-pub(super) const PLUGINS: Section<PluginMark> = Section {
+pub(super) const PLUGINS: Section<Arc<PluginInstance>> = Section {
     title: "plugin",
     all: |config| &config.plugins,
     name: |one| &one.name,
-    same: |(_, old), (_, new)| old == new,
+    same: |(_, old), (_, new)| old.kind == new.kind && old.built.mark == new.built.mark,
     fields: |_, one| plugin(one),
 };
 
@@ -110,11 +110,14 @@ pub(super) fn process(config: &Config) -> Fields {
         clusters: _,
         routes: _,
         tenants: _,
+        directory_tenants: _,
         plugins: _,
         // A comment changes the hash, and nothing that runs.
         hash: _,
         // Which files are watched follows from the rest.
         files: _,
+        // They tell of the world outside.
+        warnings: _,
     } = config;
     let Gateway {
         workers,
@@ -218,15 +221,11 @@ fn limit(limit: &Limit) -> Fields {
     ]
 }
 
-fn plugin(plugin: &PluginMark) -> Fields {
-    let PluginMark {
-        name: _,
-        kind,
-        mark,
-    } = plugin;
+fn plugin(plugin: &PluginInstance) -> Fields {
+    let mark = plugin.built.mark.clone();
     vec![
-        ("kind", show(kind)),
-        ("config", Field::Hidden(Some(mark.clone()))),
+        ("kind", show(&plugin.kind)),
+        ("config", Field::Hidden(Some(mark))),
     ]
 }
 

@@ -27,7 +27,7 @@ pub struct Cluster {
     #[schemars(range(min = 1, max = 60000))]
     pub connect_timeout_ms: u32,
     /// Longest wait for the first byte of the answer once the request is sent, in milliseconds; 1 to
-    /// 3600000. Default 30000.
+    /// 3600000, and not more than `idle_timeout_ms`. Default 30000.
     #[serde(default = "Cluster::first_byte_timeout_ms")]
     #[schemars(range(min = 1, max = 3600000))]
     pub first_byte_timeout_ms: u32,

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Keys (addresses, header values ...) that the limiter remembers; the least recently limited is
-    /// forgotten first; 1024 to 16777216. 16 bytes each. Default 262144.
+    /// Keys (addresses, header values ...) that the limiter remembers; 1024 to 16777216. 16 bytes each.
+    /// Where there are more, a new key takes the place of the one of its set of eight that has the least
+    /// of its budget used. Default 262144.
     #[schemars(range(min = 1024, max = 16777216))]
     pub keys_max: u32,
     /// Names of limits that every request is held to before anything else is known of it. They must

@@ -67,32 +67,33 @@ impl Tenants {
 
     /// Adds a tenant, unless its id or slug is taken.
     pub(crate) fn insert(&mut self, tenant: Tenant) -> Result<TenantIndex, Taken> {
-        if let Some(taken) = self.get(tenant.id.as_ref()) {
-            return Err(Taken::Id(taken));
-        }
-        if let Some(taken) = tenant
-            .slug
-            .as_ref()
-            .and_then(|s| self.get_by_slug(s.as_str()))
-        {
-            return Err(Taken::Slug(taken));
-        }
         let index =
             u32::try_from(self.entries.len()).expect("the check bounds the tenants' number");
         self.entries.push(tenant);
+        let taken = self.index_last(index);
+        if taken.is_err() {
+            self.entries.pop();
+        }
+        taken.map(|()| TenantIndex(index))
+    }
+
+    /// Makes the last tenant known by its keys, or changes nothing.
+    fn index_last(&mut self, index: u32) -> Result<(), Taken> {
         let entries = &self.entries;
         let tenant = &entries[index as usize];
+        let (id, enabled) = (tenant.id.as_str(), tenant.enabled);
         self.by_id
-            .insert(tenant.id.as_str(), index, tenant.enabled, |i| {
-                id_of(entries, i)
-            });
-        if let Some(slug) = &tenant.slug {
-            self.by_slug
-                .insert(slug.as_str(), index, tenant.enabled, |i| {
-                    slug_of(entries, i)
-                });
-        }
-        Ok(TenantIndex(index))
+            .insert(id, index, enabled, |i| id_of(entries, i))
+            .map_err(|taken| Taken::Id(TenantIndex(taken)))?;
+        let Some(slug) = tenant.slug.as_ref().map(Slug::as_str) else {
+            return Ok(());
+        };
+        self.by_slug
+            .insert(slug, index, enabled, |i| slug_of(entries, i))
+            .map_err(|taken| {
+                self.by_id.remove(id, |i| id_of(entries, i));
+                Taken::Slug(TenantIndex(taken))
+            })
     }
 
     /// Finds a tenant by its id.

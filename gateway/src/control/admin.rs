@@ -9,13 +9,13 @@
 //! | GET /v1/tenants?prefix=&limit= | yes | tenants with quota and traffic |
 //! | GET /v1/tenants/ID | yes | one tenant |
 //! | GET /v1/clusters | yes | clusters, endpoints and their health |
-//! | POST /v1/reload?dry_run=true | yes | reload, or only the diff |
+//! | POST /v1/reload?dry_run=true&allow_removals=true | yes | reload, or only the diff |
 //! | POST /v1/explain | yes | what would happen to a request |
 //! | GET /v1/explain/REQUEST_ID | yes | why a past request was refused |
 
 use super::audit;
 use super::explain::{self, Question};
-use super::reload::{Outcome, Reloader, Trigger, unix_seconds};
+use super::reload::{Options, Outcome, Reloader, Trigger, unix_seconds};
 use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::snapshot::{Snapshot, colour_name};
@@ -483,6 +483,8 @@ pub(super) fn endpoints(snapshot: &Snapshot, cluster: usize, colour: Option<Colo
 struct ReloadQuery {
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    allow_removals: bool,
 }
 
 async fn reload(
@@ -493,10 +495,14 @@ async fn reload(
         return problem(
             StatusCode::BAD_REQUEST,
             "bad_query",
-            "the query may hold dry_run=true or dry_run=false only",
+            "the query may hold dry_run and allow_removals only, each true or false",
         );
     };
-    match admin.reloader.reload(Trigger::Admin, query.dry_run).await {
+    let options = Options {
+        dry_run: query.dry_run,
+        allow_removals: query.allow_removals,
+    };
+    match admin.reloader.reload(Trigger::Admin, options).await {
         Err(busy) => {
             let hub = Arc::clone(&admin.hub);
             let action = super::reload::action(query.dry_run);

@@ -9,10 +9,9 @@ use crate::snapshot::{Snapshot, colour_name};
 use crate::stages::{self, pick};
 use hub_config::runtime::LimitBy;
 use hub_core::{
-    Client, Edits, HeaderField, Headers, Identity, Method, Reason, Refusal, RequestId, RequestView,
-    Scheme, Version,
+    Client, Edits, HeaderField, Headers, Method, Reason, Refusal, RequestId, RequestView, Scheme,
+    Version,
 };
-use hub_plugins::{PluginContext, Verdict};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -123,30 +122,11 @@ fn walk(hub: &Hub, snapshot: &Arc<Snapshot>, view: &RequestView<'_>) -> Value {
     let route = &snapshot.config.routes[found.route];
     story["route"] = json!(route.name);
     let state = &snapshot.routes[found.route];
-    let mut identity: Option<Identity> = None;
-    let mut missing = None;
-    for plugin in &state.identify {
-        let mut context = PluginContext {
-            now: SystemTime::now(),
-            identity: None,
-            edits: &mut edits,
-        };
-        match plugin.on_request(view, &mut context) {
-            Verdict::Identified(found) => {
-                identity = Some(found);
-                missing = None;
-                break;
-            }
-            Verdict::Refuse(refusal) => return refuse(story, "identify", &refusal),
-            Verdict::Missing(refusal) => {
-                missing.get_or_insert(refusal);
-            }
-            Verdict::Continue => {}
-        }
-    }
-    if let Some(refusal) = missing {
-        return refuse(story, "identify", &refusal);
-    }
+    let now = SystemTime::now();
+    let identity = match stages::identify::identify(state, view, now, &mut edits) {
+        Ok(identity) => identity,
+        Err(refusal) => return refuse(story, "identify", &refusal),
+    };
     story["identity"] = identity.as_ref().map_or(Value::Null, |identity| {
         json!({
             "subject": identity.subject,
@@ -172,17 +152,8 @@ fn walk(hub: &Hub, snapshot: &Arc<Snapshot>, view: &RequestView<'_>) -> Value {
         json!(snapshot.config.tenants[index].id.as_str())
     });
     story["limits"] = limits(snapshot, found.route, tenant);
-    for plugin in &state.filters {
-        let mut context = PluginContext {
-            now: SystemTime::now(),
-            identity: identity.as_ref(),
-            edits: &mut edits,
-        };
-        if let Verdict::Refuse(refusal) | Verdict::Missing(refusal) =
-            plugin.on_request(view, &mut context)
-        {
-            return refuse(story, "plugins", &refusal);
-        }
+    if let Err(refusal) = stages::plugins::run(state, view, now, identity.as_ref(), &mut edits) {
+        return refuse(story, "plugins", &refusal);
     }
     let target = pick::target(snapshot, found.route, tenant);
     story["cluster"] = json!(snapshot.config.clusters[target.cluster].name);

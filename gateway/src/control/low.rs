@@ -118,13 +118,13 @@ mod tests {
         assert_eq!(low.result(LONG, || 7), Ok(7));
     }
 
-    /// Keeps the thread busy until the gate is opened or dropped.
+    /// Keeps the thread busy until the gate is dropped.
     fn occupy(low: &LowThread) -> SyncSender<()> {
         let (began, begun) = sync_channel(0);
         let (gate, opened) = sync_channel::<()>(0);
         let task: Task = Box::new(move || {
             began.send(()).expect("somebody waits");
-            drop(opened.recv());
+            let _opened_or_dropped = opened.recv();
         });
         low.tasks.send(task).expect("the thread lives");
         begun.recv().expect("it begins");

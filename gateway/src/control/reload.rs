@@ -10,7 +10,7 @@ mod worker;
 use super::stamps::Stamps;
 use crate::hub::Hub;
 use crate::telemetry::ReloadOutcome;
-use hub_config::{Diff, Problems, runtime};
+use hub_config::{Diff, Loader, Problems, runtime};
 use hub_plugins::Catalog;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -100,9 +100,18 @@ impl Outcome {
     }
 }
 
+/// What a reload may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Let the directory lose any number of its tenants.
+    pub allow_removals: bool,
+}
+
 struct Job {
     trigger: Trigger,
-    dry_run: bool,
+    options: Options,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -168,7 +177,7 @@ impl Reloader {
     }
 
     /// Reloads, or only says what a reload would do, and waits for the outcome.
-    pub async fn reload(&self, trigger: Trigger, dry_run: bool) -> Result<Outcome, Busy> {
+    pub async fn reload(&self, trigger: Trigger, options: Options) -> Result<Outcome, Busy> {
         let (done, outcome) = oneshot::channel();
         {
             let mut asked = self.queue.asked.lock();
@@ -177,7 +186,7 @@ impl Reloader {
             }
             asked.jobs.push(Job {
                 trigger,
-                dry_run,
+                options,
                 done,
             });
         }
@@ -209,13 +218,18 @@ impl Queue {
             }
         }
         let nudge = asked.nudge.take();
-        let is_reload = |job: &Job| !job.dry_run;
+        let is_reload = |job: &Job| !job.options.dry_run;
         let dry_run = nudge.is_none() && !asked.jobs.iter().any(is_reload);
-        let jobs = asked.jobs.extract_if(.., |job| job.dry_run == dry_run);
+        let allows = |job: &Job| job.options.dry_run == dry_run && job.options.allow_removals;
+        let options = Options {
+            dry_run,
+            allow_removals: asked.jobs.iter().any(allows),
+        };
+        let jobs = asked.jobs.extract_if(.., |job| job.options == options);
         Some(Batch {
             jobs: jobs.collect(),
             nudge,
-            dry_run,
+            options,
         })
     }
 }
@@ -225,7 +239,7 @@ impl Queue {
 struct Batch {
     nudge: Option<Trigger>,
     jobs: Vec<Job>,
-    dry_run: bool,
+    options: Options,
 }
 
 impl Batch {
@@ -235,13 +249,30 @@ impl Batch {
     }
 }
 
-/// Reads and checks a configuration file with the process's own environment.
+/// Reads and checks a configuration file with the process's own environment, to start with or to follow
+/// `running`.
 ///
 /// # Errors
 /// Every mistake in it.
-pub fn load(file: &Path) -> Result<runtime::Config, Problems> {
+pub fn load(
+    file: &Path,
+    running: Option<&runtime::Config>,
+    allow_removals: bool,
+) -> Result<runtime::Config, Problems> {
     let catalog = Catalog::new(file.parent().unwrap_or(Path::new("")));
-    hub_config::load(file, &catalog, &|name| std::env::var(name).ok())
+    let env = |name: &str| std::env::var(name).ok();
+    let mut loader = Loader::new(&catalog, &env).allow_removals(allow_removals);
+    if let Some(running) = running {
+        loader = loader.after(running);
+    }
+    loader.load(file)
+}
+
+/// Puts into the log what the load found worth telling.
+pub(crate) fn tell_warnings(config: &runtime::Config) {
+    for warning in &config.warnings {
+        tracing::warn!(file = %warning.file.display(), line = warning.line, at = warning.at, "{}", warning.message);
+    }
 }
 
 /// Tells log, metrics and audit trail of an outcome.
@@ -252,7 +283,7 @@ fn report(hub: &Hub, batch: &Batch, outcome: &Outcome) {
         Trigger::Signal => "signal",
         Trigger::Admin => "admin",
     };
-    if batch.dry_run {
+    if batch.options.dry_run {
         tracing::info!(trigger, outcome = outcome.label(), "a reload was tried out");
         return;
     }
@@ -294,7 +325,7 @@ fn report(hub: &Hub, batch: &Batch, outcome: &Outcome) {
 /// A line for each operator who asked. Written here and not where the caller is answered, who may have
 /// gone by now: what was done was asked for all the same.
 fn audit(hub: &Hub, batch: &Batch, outcome: &Outcome) {
-    let action = action(batch.dry_run);
+    let action = action(batch.options.dry_run);
     let detail = serde_json::json!({"outcome": outcome.label()});
     let asked = batch.jobs.iter();
     for _ in asked.filter(|job| job.trigger == Trigger::Admin) {
@@ -320,7 +351,10 @@ mod tests {
     fn job(dry_run: bool) -> Job {
         Job {
             trigger: Trigger::Admin,
-            dry_run,
+            options: Options {
+                dry_run,
+                allow_removals: false,
+            },
             done: oneshot::channel().0,
         }
     }
@@ -338,10 +372,10 @@ mod tests {
         reloader.queue.asked.lock().jobs.extend(jobs);
         let next = || reloader.queue.next(Some(Duration::ZERO));
         let batch = next().expect("a reload");
-        assert_eq!((batch.jobs.len(), batch.dry_run), (2, false));
+        assert_eq!((batch.jobs.len(), batch.options.dry_run), (2, false));
         assert_eq!(batch.nudge, Some(Trigger::Signal));
         let batch = next().expect("a dry run");
-        assert_eq!((batch.jobs.len(), batch.dry_run), (2, true));
+        assert_eq!((batch.jobs.len(), batch.options.dry_run), (2, true));
         assert!(next().is_none());
     }
 
@@ -354,6 +388,6 @@ mod tests {
         reloader.queue.asked.lock().jobs.extend(jobs);
         reloader.nudge(Trigger::FileChange);
         let batch = reloader.queue.next(None).expect("a reload");
-        assert!(!batch.dry_run && batch.jobs.is_empty());
+        assert!(!batch.options.dry_run && batch.jobs.is_empty());
     }
 }

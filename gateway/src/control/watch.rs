@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// ... but not longer than this, or a file that changes all the time would be waited for without end.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// How often files are looked at, and watches that could not be had are tried again.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Watches the configuration, and all files that it names, until the process ends.
 pub async fn watch_files(hub: Arc<Hub>, reloader: Reloader) {
@@ -134,5 +134,36 @@ fn ends_a_change(kind: EventKind) -> bool {
         EventKind::Access(_) => false,
         EventKind::Modify(kind) => matches!(kind, ModifyKind::Name(_) | ModifyKind::Any),
         EventKind::Any | EventKind::Create(_) | EventKind::Remove(_) | EventKind::Other => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_missing_or_replaced_is_watched_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sub, other) = (folder.path().join("sub"), folder.path().join("other"));
+        let read = Stamps::now(&[sub.join("file")]);
+        let (mut watches, changed) = (Watches::default(), Arc::new(Notify::new()));
+        assert!(watches.renew(&read, &changed) && watches.incomplete);
+        std::fs::create_dir(&sub).expect("a folder");
+        assert!(watches.renew(&read, &changed) && !watches.incomplete);
+        assert!(!watches.renew(&read, &changed), "nothing is different");
+        std::fs::create_dir(&other).expect("a folder");
+        std::fs::rename(&other, &sub).expect("replaced");
+        assert!(watches.renew(&read, &changed) && !watches.incomplete);
+    }
+
+    #[test]
+    fn half_a_file_is_no_change_and_a_closed_one_is() {
+        use notify::event::{DataChange, RenameMode};
+        let writing = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(!ends_a_change(writing));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert!(ends_a_change(closed));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        assert!(ends_a_change(renamed));
     }
 }

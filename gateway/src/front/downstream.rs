@@ -7,6 +7,7 @@
 //! Invariant: no wait on the socket is without a bound. Reading a head or a body and writing are bounded
 //! here or by the caller; waiting for the upstream ends with the deadline of [`Progress`].
 
+use super::stall::Stall;
 use bytes::{Buf, BytesMut};
 use hub_core::Reason;
 use pingora::protocols::Stream;
@@ -42,13 +43,6 @@ thread_local! {
 pub(crate) struct Deadline {
     /// When the timer fires, which is at or before the deadline in force.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
-}
-
-/// Ends a wait in which nothing moves. Costs nothing until there is something to wait for.
-#[derive(Debug, Default)]
-pub(crate) struct Stall {
-    timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
 }
 
 /// Facts about the request in progress that both the connection and the lane need. One per
@@ -187,30 +181,6 @@ impl Deadline {
     }
 }
 
-// === impl Stall ===
-
-impl Stall {
-    /// Ready once it was polled, and not [`moved`](Self::moved), for `longest`.
-    pub(crate) fn poll(&mut self, longest: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                if !self.waiting {
-                    timer.as_mut().reset(tokio::time::Instant::now() + longest);
-                }
-                timer
-            }
-            None => self.timer.insert(Box::pin(tokio::time::sleep(longest))),
-        };
-        self.waiting = true;
-        timer.as_mut().poll(cx)
-    }
-
-    /// Something moved: the next wait starts anew.
-    pub(crate) fn moved(&mut self) {
-        self.waiting = false;
-    }
-}
-
 // === impl Downstream ===
 
 impl Downstream {
@@ -232,6 +202,11 @@ impl Downstream {
             peer_closed: false,
             half_closed: false,
         }
+    }
+
+    /// How long the client may take nothing of what is written to it.
+    pub(crate) fn set_write_timeout(&mut self, longest: Duration) {
+        self.write_timeout = longest;
     }
 
     /// What was read from the socket and belongs to no message yet.
@@ -412,7 +387,13 @@ impl Downstream {
         }
     }
 
+    /// The socket takes nothing: ready where that has lasted too long, or the request's own deadline has
+    /// passed, for which nobody else looks meanwhile.
     fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Poll::Ready(reason) = self.poll_deadline(cx) {
+            self.progress.set_fault(reason);
+            return Poll::Ready(io::ErrorKind::TimedOut.into());
+        }
         self.write_stall
             .poll(self.write_timeout, cx)
             .map(|()| io::ErrorKind::TimedOut.into())

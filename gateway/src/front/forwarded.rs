@@ -51,17 +51,34 @@ pub const REMOVED: &[&str] = &[
 /// any other `X-Forwarded-` header.
 pub fn is_removed(name: &[u8]) -> bool {
     const FAMILY: &[u8] = b"x-forwarded-";
-    // Nearly every header is told apart by its first letter and never compared.
-    matches!(
+    // Nearly every header is told apart by its first letter or its length and never compared.
+    let letter = matches!(
         name.first(),
         Some(b'x' | b'X' | b'f' | b'F' | b'c' | b'C' | b'p' | b'P' | b't' | b'T')
-    ) && (name
-        .get(..FAMILY.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(FAMILY))
-        || REMOVED
-            .iter()
-            .any(|removed| name.eq_ignore_ascii_case(removed.as_bytes())))
+    );
+    let listed = || {
+        name.len() < 64
+            && REMOVED_LENGTHS >> name.len() & 1 == 1
+            && REMOVED
+                .iter()
+                .any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()))
+    };
+    letter
+        && (name
+            .get(..FAMILY.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(FAMILY))
+            || listed())
 }
+
+/// Bit N: some member of [`REMOVED`] has N bytes.
+const REMOVED_LENGTHS: u64 = {
+    let (mut lengths, mut index) = (0, 0);
+    while index < REMOVED.len() {
+        lengths |= 1 << REMOVED[index].len();
+        index += 1;
+    }
+    lengths
+};
 
 /// The client's address: `hop`, the address that speaks to us (after a PROXY header), or with trusted
 /// hops the member of `X-Forwarded-For` that the outermost trusted proxy appended.

@@ -97,6 +97,8 @@ pub struct Head {
     pub expect_continue: bool,
     /// Whether another protocol is asked for.
     pub upgrade: Upgrade,
+    /// The target was a URI with scheme and authority.
+    absolute: bool,
     raw_path: RawPath,
     path_normal: Option<Box<str>>,
     query: Option<Span>,
@@ -291,6 +293,7 @@ impl Head {
             keep_alive: true,
             expect_continue: false,
             upgrade: Upgrade::None,
+            absolute: false,
             raw_path: RawPath::Root,
             path_normal: None,
             query: None,
@@ -325,6 +328,14 @@ impl Head {
     /// Host in lower case, without port and trailing dot; an IPv6 address in brackets. Never empty.
     pub fn host<'a>(&'a self, buffer: &'a [u8]) -> &'a str {
         self.host.text(buffer)
+    }
+
+    /// The authority that an absolute target names, as it was checked; it counts, whatever Host says
+    /// (RFC 9112, section 3.2.2). `None` for other targets.
+    pub(crate) fn target_authority(&self, buffer: &[u8]) -> Option<Bytes> {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        self.absolute
+            .then(|| [self.host(buffer), &port].concat().into())
     }
 
     /// Path and query as the upstream gets them, in origin form. Shares the bytes of `buffer`.

@@ -50,6 +50,7 @@ pub(super) async fn serve(
             return;
         }
         let began = Instant::now();
+        downstream.set_write_timeout(listener.write_timeout);
         let head = match read_head(&mut downstream, &listener).await {
             Ok(Some(head)) => head,
             Ok(None) => return,

@@ -40,8 +40,8 @@ pub(crate) struct LoadedCertificate {
     pub(crate) names: Vec<String>,
     /// End of its validity, in seconds since 1970.
     pub(crate) not_after_unix_seconds: i64,
-    /// DER, by which a renewed one is told from its predecessor.
-    pub(crate) leaf: CertificateDer<'static>,
+    /// With its intermediates, by which a renewed one is told from its predecessor.
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
 }
 
 /// Why certificates could not be put in force; the old ones stay.
@@ -173,7 +173,7 @@ fn load_pair(
         file: certificate_file.to_owned(),
         names: names(&parsed),
         not_after_unix_seconds: parsed.validity().not_after.timestamp(),
-        leaf: leaf.clone(),
+        chain: chain.as_slice().into(),
     };
     let bad_key = |message: String| TlsError::Key {
         file: key_file.to_owned(),

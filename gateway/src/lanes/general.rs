@@ -383,13 +383,15 @@ impl ProxyHttp for GeneralLane {
             };
         };
         let exchange = &mut *admitted.exchange;
-        let waits_for = if session.as_downstream_mut().is_body_done() {
+        let waits_for = if session.was_upgraded() {
+            WaitsFor::Tunnel
+        } else if session.as_downstream_mut().is_body_done() {
             WaitsFor::Answer
         } else {
             WaitsFor::Body
         };
         let code = match refusal_of(error, admitted.progress.fault(), waits_for) {
-            // The client went away: there is nobody to answer.
+            // The client went away, or a tunnel was idle: there is nobody to answer.
             None => 0,
             Some(refusal) => {
                 exchange.refuse(refusal);

@@ -44,11 +44,19 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
         listener_names: vec!["public".into()],
     };
     let first = Snapshot::build(config(BASE), None, &shared);
-    let slower = BASE.replace("blue =", "green = [], blue =");
-    let second = Snapshot::build(config(&slower), Some(&first), &shared);
+    let second = Snapshot::build(
+        config(&format!("# written anew\n{BASE}")),
+        Some(&first),
+        &shared,
+    );
     assert!(Arc::ptr_eq(&first.config.tenants, &second.config.tenants));
     assert!(Arc::ptr_eq(&first.tenants, &second.tenants));
     assert!(Arc::ptr_eq(&first.router, &second.router));
+    assert!(Arc::ptr_eq(&first.peers, &second.peers));
+    let switched = BASE.replace("blue =", "green = [\"127.0.0.1:8\"], blue =");
+    let other = Snapshot::build(config(&switched), Some(&second), &shared);
+    assert!(Arc::ptr_eq(&first.tenants, &other.tenants));
+    assert!(!Arc::ptr_eq(&first.peers, &other.peers));
 
     let more = BASE
         .replace(
@@ -67,5 +75,10 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
     let handles = |route: &RouteState| Arc::clone(route.metrics(0, Colour::Blue).expect("handles"));
     assert!(Arc::ptr_eq(&handles(old), &handles(new)));
     assert!(Arc::ptr_eq(&old.refused, &new.refused));
-    assert_eq!(third.handles().count(), 5);
+    assert!(third.lacks_of(&second).is_empty());
+    let gone = [
+        RouteKey::new("new", "app", "blue"),
+        RouteKey::new("new", "-", "-"),
+    ];
+    assert_eq!(second.lacks_of(&third), gone);
 }

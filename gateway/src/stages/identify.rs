@@ -1,35 +1,34 @@
 //! identify: whose request is it? Credentials only; nothing a client merely claims.
 
-use super::Exchange;
 use crate::snapshot::RouteState;
-use hub_core::{Refusal, RequestView};
+use hub_core::{Edits, Identity, Refusal, RequestView};
 use hub_plugins::{PluginContext, Verdict};
-use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Runs the route's identify plugins in declared order. The first credential that proves something
 /// decides, and a bad one refuses, whatever else the request carries. A plugin that finds no
 /// credential of its kind lets the next one look; if none finds any, the first that demands one
 /// refuses.
-pub(super) fn identify(
-    exchange: &mut Exchange,
-    route: &Arc<RouteState>,
+pub(crate) fn identify(
+    route: &RouteState,
     view: &RequestView<'_>,
-) -> Result<(), Refusal> {
+    now: SystemTime,
+    edits: &mut Edits,
+) -> Result<Option<Identity>, Refusal> {
     let mut missing = None;
     for plugin in &route.identify {
         let mut context = PluginContext {
-            now: exchange.wall,
-            identity: exchange.identity.as_ref(),
-            edits: &mut exchange.edits,
+            now,
+            identity: None,
+            edits,
         };
         match plugin.on_request(view, &mut context) {
             Verdict::Continue => {}
             Verdict::Identified(identity) => {
-                exchange.identity = Some(identity);
                 // What other kinds of credential would have asked for does not belong in a good
                 // answer.
-                exchange.edits.response.retain(|edit| !is_challenge(edit));
-                return Ok(());
+                edits.response.retain(|edit| !is_challenge(edit));
+                return Ok(Some(identity));
             }
             Verdict::Missing(refusal) => {
                 missing.get_or_insert(refusal);
@@ -37,7 +36,7 @@ pub(super) fn identify(
             Verdict::Refuse(refusal) => return Err(refusal),
         }
     }
-    missing.map_or(Ok(()), Err)
+    missing.map_or(Ok(None), Err)
 }
 
 fn is_challenge(edit: &hub_core::Edit) -> bool {

@@ -1,22 +1,23 @@
 //! plugins: the route's request filters, in declared order, each as if alone.
 
-use super::Exchange;
 use crate::snapshot::RouteState;
-use hub_core::{Refusal, RequestView};
+use hub_core::{Edits, Identity, Refusal, RequestView};
 use hub_plugins::{PluginContext, Verdict};
-use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Runs every request plugin of the route until one refuses.
-pub(super) fn run(
-    exchange: &mut Exchange,
-    route: &Arc<RouteState>,
+pub(crate) fn run(
+    route: &RouteState,
     view: &RequestView<'_>,
+    now: SystemTime,
+    identity: Option<&Identity>,
+    edits: &mut Edits,
 ) -> Result<(), Refusal> {
     for plugin in &route.filters {
         let mut context = PluginContext {
-            now: exchange.wall,
-            identity: exchange.identity.as_ref(),
-            edits: &mut exchange.edits,
+            now,
+            identity,
+            edits,
         };
         match plugin.on_request(view, &mut context) {
             // Identities are established before the tenant is resolved; one that comes later could

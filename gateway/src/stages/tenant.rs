@@ -28,12 +28,10 @@
 //! spelling.
 //! Invariant: a tenant that is returned is enabled, and is the one that every source named.
 
-pub mod query;
-
 use super::route::RouteMatch;
 use hub_config::runtime::{TenantIndex, TenantRule, TenantSource, Tenants};
 use hub_core::{
-    HeaderName, Identity, LocationIdError, LocationIdRef, Reason, Refusal, RequestView, Slug,
+    HeaderName, Identity, LocationIdError, LocationIdRef, Reason, Refusal, RequestView, Slug, query,
 };
 
 /// A tenant as one source names it.

@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use hub_core::{Reason, names, names::label};
 use parking_lot::{Mutex, RwLock};
 use prometheus::{Gauge, IntCounterVec, IntGauge, Opts, Registry};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -104,9 +104,9 @@ pub struct ListenerMetrics {
     counters: Sharded<2>,
 }
 
-/// Names of one (route, cluster, colour).
+/// Names of one (route, cluster, colour). `-` stands for what is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct RouteKey {
+pub struct RouteKey {
     route: Box<str>,
     cluster: Box<str>,
     colour: Box<str>,
@@ -120,7 +120,7 @@ pub struct Metrics {
     registry: Registry,
     started: Sharded<1>,
     refusals: Sharded<{ Reason::ALL.len() }>,
-    /// Bounded by the configuration: see [`Metrics::retain_routes`].
+    /// Bounded by the configuration: see [`Metrics::remove_routes`].
     routes: Mutex<HashMap<RouteKey, Arc<RouteMetrics>, RandomState>>,
     /// Bounded by the configuration: listeners do not change while the process lives.
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
@@ -200,13 +200,9 @@ impl Metrics {
     }
 
     /// The counters of a (route, cluster, colour), the same ones for as long as they are retained.
-    /// Takes a lock: for building snapshots, not for requests. `-` stands for what is not known.
+    /// Takes a lock: for building snapshots, not for requests.
     pub fn route(&self, route: &str, cluster: &str, colour: &str) -> Arc<RouteMetrics> {
-        let key = RouteKey {
-            route: route.into(),
-            cluster: cluster.into(),
-            colour: colour.into(),
-        };
+        let key = RouteKey::new(route, cluster, colour);
         Arc::clone(self.routes.lock().entry(key).or_insert_with(|| {
             Arc::new(RouteMetrics {
                 counters: Sharded::default(),
@@ -214,17 +210,16 @@ impl Metrics {
         }))
     }
 
-    /// Drops every (route, cluster, colour) that is not among `kept`, the handles of the snapshot in
-    /// force. To be called after a reload, so that what was removed does not stay for ever. Requests
-    /// that still run on the old snapshot count into the void.
-    pub fn retain_routes<'h>(&self, kept: impl Iterator<Item = &'h Arc<RouteMetrics>> + Clone) {
-        let mut routes = self.routes.lock();
-        // Each handle is here, so as many are all of them: the usual case, where no route is gone.
-        if routes.len() == kept.clone().count() {
+    /// Drops the series of these, which the snapshot in force has no more, so that what was removed does
+    /// not stay for ever. Requests that still run on the old snapshot count into the void.
+    pub fn remove_routes(&self, gone: &[RouteKey]) {
+        if gone.is_empty() {
             return;
         }
-        let kept: HashSet<_, RandomState> = kept.map(Arc::as_ptr).collect();
-        routes.retain(|_, handles| kept.contains(&Arc::as_ptr(handles)));
+        let mut routes = self.routes.lock();
+        for key in gone {
+            routes.remove(key);
+        }
     }
 
     /// The connection counters of a listener. Takes a lock: for start-up, not for connections.
@@ -348,6 +343,19 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+// === impl RouteKey ===
+
+impl RouteKey {
+    /// A key of these names.
+    pub fn new(route: &str, cluster: &str, colour: &str) -> Self {
+        Self {
+            route: route.into(),
+            cluster: cluster.into(),
+            colour: colour.into(),
+        }
     }
 }
 

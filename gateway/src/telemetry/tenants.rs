@@ -55,6 +55,16 @@ pub trait TenantCounters {
     fn read(&self) -> TenantTotals;
 }
 
+impl<T: TenantCounters + ?Sized> TenantCounters for &T {
+    fn id(&self) -> &str {
+        (**self).id()
+    }
+
+    fn read(&self) -> TenantTotals {
+        (**self).read()
+    }
+}
+
 /// Decides which tenants have series of their own. One for the process; it outlives reloads.
 ///
 /// Memory: about 150 bytes for each tenant that has had traffic and still exists.
@@ -115,10 +125,10 @@ impl TenantGate {
     }
 
     /// Reads `tenants` (each id once) and adds their series to `scrape`.
-    pub fn scrape<'a, T: TenantCounters + ?Sized + 'a>(
+    pub fn scrape(
         &mut self,
         now: Instant,
-        tenants: impl IntoIterator<Item = &'a T>,
+        tenants: impl IntoIterator<Item = impl TenantCounters>,
         scrape: &mut Scrape,
     ) {
         self.update(now, tenants);
@@ -131,11 +141,7 @@ impl TenantGate {
     }
 
     /// Hands every increase since the last time to a series, then sees who should have one.
-    fn update<'a, T: TenantCounters + ?Sized + 'a>(
-        &mut self,
-        now: Instant,
-        tenants: impl IntoIterator<Item = &'a T>,
-    ) {
+    fn update(&mut self, now: Instant, tenants: impl IntoIterator<Item = impl TenantCounters>) {
         self.scrape += 1;
         let free = self.places_max.saturating_sub(self.places.len());
         let mut newcomers = Vec::new();
@@ -153,7 +159,7 @@ impl TenantGate {
             if let Some(place) = seen.place {
                 self.places[place as usize].shown.add(&increase);
             } else if free > 0 && id != OTHER && increase != TenantTotals::default() {
-                newcomers.push((increase, id));
+                newcomers.push((increase, id.to_owned()));
             } else {
                 self.other.add(&increase);
             }
@@ -187,16 +193,16 @@ impl TenantGate {
 
     /// Gives the free places to newcomers, the busiest where there are too many. Theirs is the
     /// increase that made them known, since nothing of it has been shown elsewhere.
-    fn admit(&mut self, mut newcomers: Vec<(TenantTotals, &str)>, free: usize) {
+    fn admit(&mut self, mut newcomers: Vec<(TenantTotals, String)>, free: usize) {
         if newcomers.len() > free {
             newcomers.select_nth_unstable_by(free, |one, other| {
                 let busiest_first = other.0.requests_sum().cmp(&one.0.requests_sum());
-                busiest_first.then(one.1.cmp(other.1))
+                busiest_first.then_with(|| one.1.cmp(&other.1))
             });
         }
         for (rank, (increase, id)) in newcomers.into_iter().enumerate() {
             if rank < free {
-                self.occupy(id.into(), increase);
+                self.occupy(id, increase);
             } else {
                 self.other.add(&increase);
             }

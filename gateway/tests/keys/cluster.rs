@@ -109,7 +109,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "cluster[].idle_timeout_ms",
             100,
             10_000,
-            &[],
+            &[("cluster[].first_byte_timeout_ms", json!(100))],
             probe!(site => {
                 let mut wire = site.send(request("/pause", "")).await;
                 wire.read_head().await;

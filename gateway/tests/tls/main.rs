@@ -200,6 +200,14 @@ async fn replaced_certificates_serve_new_handshakes_and_bad_ones_change_nothing(
         1.0
     );
     assert_eq!(hub.reload().await.1["outcome"], "unchanged");
+    // An intermediate more is another chain of the same certificate.
+    let chain = format!(
+        "{}{}",
+        new.certificate_pem,
+        ca.issue(&["b.test"]).certificate_pem
+    );
+    hub.write_file("0.pem", &chain);
+    assert_eq!(hub.reload().await.1["outcome"], "applied");
     assert_eq!(
         certificate(&hub, "a.test", &ca).await,
         new.certificate_der.to_vec()

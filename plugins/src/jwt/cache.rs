@@ -25,7 +25,7 @@ pub(super) struct Verified {
 ///
 /// A shard has two generations. New entries go to the young one; when that is full it becomes the old
 /// one and the old one is dropped; an old entry that is used is young again. So what is in use stays,
-/// and eviction costs nothing per entry.
+/// and eviction costs nothing per entry but its freeing, for which no lock is held.
 pub(super) struct Cache {
     shards: Box<[Mutex<Shard>]>,
     /// Most entries of one generation of a shard; 0 turns the cache off.
@@ -34,9 +34,11 @@ pub(super) struct Cache {
 
 #[derive(Default)]
 struct Shard {
-    young: HashMap<Digest, Arc<Verified>>,
-    old: HashMap<Digest, Arc<Verified>>,
+    young: Generation,
+    old: Generation,
 }
+
+type Generation = HashMap<Digest, Arc<Verified>>;
 
 const SHARDS: usize = 16;
 
@@ -68,6 +70,8 @@ impl Cache {
         if self.generation_max == 0 {
             return None;
         }
+        // Declared first, so dropped last: after the lock is let go.
+        let _forgotten;
         let mut shard = self
             .shard(digest)
             .lock()
@@ -76,7 +80,7 @@ impl Cache {
             Some(found) => Arc::clone(found),
             None => {
                 let found = shard.old.remove(digest)?;
-                shard.put(*digest, Arc::clone(&found), self.generation_max);
+                _forgotten = shard.put(*digest, Arc::clone(&found), self.generation_max);
                 found
             }
         };
@@ -90,7 +94,9 @@ impl Cache {
                 .shard(&digest)
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            shard.put(digest, verified, self.generation_max);
+            let forgotten = shard.put(digest, verified, self.generation_max);
+            drop(shard);
+            drop(forgotten);
         }
     }
 
@@ -109,11 +115,22 @@ impl Cache {
 }
 
 impl Shard {
-    fn put(&mut self, digest: Digest, verified: Arc<Verified>, generation_max: usize) {
+    /// Gives what is forgotten, for the caller to drop once the lock is let go: it may be thousands of
+    /// entries.
+    #[must_use]
+    fn put(
+        &mut self,
+        digest: Digest,
+        verified: Arc<Verified>,
+        generation_max: usize,
+    ) -> Generation {
+        let mut forgotten = Generation::new();
         if self.young.len() >= generation_max && !self.young.contains_key(&digest) {
-            self.old = std::mem::take(&mut self.young);
+            let young = std::mem::take(&mut self.young);
+            forgotten = std::mem::replace(&mut self.old, young);
         }
         self.young.insert(digest, verified);
+        forgotten
     }
 }
 

@@ -3,17 +3,14 @@
 use super::Jwt;
 use super::cache::Cache;
 use super::jwks::{self, DOCUMENT_BYTES_MAX, KEYS_MAX, KID_BYTES_MAX};
-use super::keys::{self, Algorithm, KeySet, Material};
+use super::keys::{self, Algorithm, CANDIDATES_MAX, KeySet, Material};
 use super::source::{Origin, Source, Timing};
 use crate::settings::{Scope, Settings};
-use hub_config::Secret;
 use hub_config::runtime::is_link_local_or_unspecified;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use hub_config::{Secret, certificates};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of the kind `jwt`. Keys come from `keys`, from `jwks`, or both; at least one.
@@ -107,9 +104,6 @@ pub struct Jwks {
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const AUTHORITIES_BYTES_MAX: u64 = 1 << 20;
 const NAMES_MAX: usize = 100;
-/// How long building an instance waits for the first keys, so that a fresh process does not refuse good
-/// tokens. It goes on without them: a key server that is down must not keep a gateway from starting.
-const FIRST_FETCH_WAIT: Duration = Duration::from_secs(2);
 
 impl Default for Config {
     fn default() -> Self {
@@ -145,10 +139,9 @@ impl Jwks {
 impl Settings for Config {
     type Plugin = Jwt;
 
-    fn build(self, name: &str, scope: &mut Scope) -> Option<Jwt> {
+    fn build(self, _name: &str, scope: &mut Scope) -> Option<Jwt> {
         let before = scope.len();
-        let mut files = Vec::new();
-        let mut keys = self.read_keys(&mut files, scope);
+        let mut keys = self.read_keys(scope);
         if self.keys.is_empty() && self.jwks.is_none() {
             scope.add(
                 "",
@@ -158,7 +151,16 @@ impl Settings for Config {
         let origin = self
             .jwks
             .as_ref()
-            .and_then(|jwks| jwks.read(&mut keys, &mut files, scope));
+            .and_then(|jwks| jwks.read(&mut keys, scope));
+        if let Some(algorithm) = keys::crowded(&keys) {
+            scope.add(
+                "",
+                format!(
+                    "more than {CANDIDATES_MAX} keys for {algorithm:?} have no `kid`, and a token is tried with \
+                     {CANDIDATES_MAX} of them; give them a `kid`"
+                ),
+            );
+        }
         self.check_names(scope);
         scope.in_range("leeway_seconds", self.leeway_seconds, 0..=300);
         scope.in_range("token_bytes_max", self.token_bytes_max, 256..=65_536);
@@ -177,14 +179,6 @@ impl Settings for Config {
                 return None;
             }
         };
-        if let Some(source) = &source
-            && !source.wait_for_fetches(1, FIRST_FETCH_WAIT)
-        {
-            tracing::warn!(
-                plugin = name,
-                "the JWKS is not there yet; its tokens are refused until it is"
-            );
-        }
         Some(Jwt {
             keys: KeySet::new(keys),
             source,
@@ -197,13 +191,12 @@ impl Settings for Config {
             query_parameter: self.query_parameter,
             required: self.required,
             cache: Cache::new(self.cache_entries as usize),
-            files,
         })
     }
 }
 
 impl Config {
-    fn read_keys(&self, files: &mut Vec<PathBuf>, scope: &mut Scope) -> Vec<keys::Key> {
+    fn read_keys(&self, scope: &mut Scope) -> Vec<keys::Key> {
         if self.keys.len() > KEYS_MAX {
             scope.add(
                 "keys",
@@ -214,7 +207,7 @@ impl Config {
         let mut keys: Vec<keys::Key> = Vec::new();
         for (index, key) in self.keys.iter().enumerate() {
             let at = format!("keys[{index}]");
-            match key.read(&at, files, scope) {
+            match key.read(&at, scope) {
                 Some(key) if keys.iter().any(|other| key.clashes(other)) => {
                     scope.add(
                         format!("{at}.kid"),
@@ -278,7 +271,7 @@ impl Config {
 // === impl Key ===
 
 impl Key {
-    fn read(&self, at: &str, files: &mut Vec<PathBuf>, scope: &mut Scope) -> Option<keys::Key> {
+    fn read(&self, at: &str, scope: &mut Scope) -> Option<keys::Key> {
         let before = scope.len();
         if self
             .kid
@@ -294,7 +287,6 @@ impl Key {
             match (&self.public_key_file, &self.secret_file, &self.secret_env) {
                 (Some(file), None, None) => {
                     let at = format!("{at}.public_key_file");
-                    files.push(scope.path(file));
                     if self
                         .algorithms
                         .iter()
@@ -311,8 +303,7 @@ impl Key {
                 }
                 (None, Some(file), None) => {
                     let at = format!("{at}.secret_file");
-                    files.push(scope.path(file));
-                    let secret = Secret::new(scope.file(&at, file, FILE_BYTES_MAX)?);
+                    let secret = Secret::new(scope.secret_file(&at, file, FILE_BYTES_MAX)?);
                     (at, self.secret(&secret))
                 }
                 (None, None, Some(variable)) => {
@@ -359,12 +350,7 @@ impl Key {
 
 impl Jwks {
     /// Adds the keys of a file to `keys`, or gives the origin of a URL.
-    fn read(
-        &self,
-        keys: &mut Vec<keys::Key>,
-        files: &mut Vec<PathBuf>,
-        scope: &mut Scope,
-    ) -> Option<Origin> {
+    fn read(&self, keys: &mut Vec<keys::Key>, scope: &mut Scope) -> Option<Origin> {
         if self.algorithms.is_empty()
             || self
                 .algorithms
@@ -387,10 +373,10 @@ impl Jwks {
                 if let Err(why) = check_url(url) {
                     scope.add("jwks.url", why);
                 }
-                let authorities = self.ca_file.as_ref().and_then(|file| {
-                    files.push(scope.path(file));
-                    read_authorities(file, scope)
-                });
+                let authorities = self
+                    .ca_file
+                    .as_ref()
+                    .and_then(|file| read_authorities(file, scope));
                 let seconds = |seconds: u32| Duration::from_secs(seconds.into());
                 Some(Origin {
                     url: url.clone(),
@@ -407,7 +393,6 @@ impl Jwks {
                 if self.ca_file.is_some() {
                     scope.add("jwks.ca_file", "is for `url` only; remove it");
                 }
-                files.push(scope.path(file));
                 let bytes = scope.file("jwks.file", file, DOCUMENT_BYTES_MAX)?;
                 match jwks::read(&bytes, &self.algorithms) {
                     Ok(document) => {
@@ -430,19 +415,9 @@ impl Jwks {
 
 fn read_authorities(file: &str, scope: &mut Scope) -> Option<Vec<Vec<u8>>> {
     let pem = scope.file("jwks.ca_file", file, AUTHORITIES_BYTES_MAX)?;
-    let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
-        .map(|der| der.map(|der| der.to_vec()))
-        .collect();
-    match authorities {
-        Ok(authorities) if !authorities.is_empty() => Some(authorities),
-        _ => {
-            scope.add(
-                "jwks.ca_file",
-                "holds no PEM block `-----BEGIN CERTIFICATE-----` that can be read",
-            );
-            None
-        }
-    }
+    certificates(&pem)
+        .map_err(|message| scope.add("jwks.ca_file", message))
+        .ok()
 }
 
 /// Whether keys may be fetched from there.

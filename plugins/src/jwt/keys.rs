@@ -79,9 +79,9 @@ pub(super) struct KeySet {
     version: u64,
 }
 
-/// A token that names no key is tried with so many at most: an unsigned byte costs its sender nothing
-/// and each try costs us a signature check.
-const CANDIDATES_MAX: usize = 4;
+/// A token is tried with so many at most of the keys that it does not name: an unsigned byte costs its
+/// sender nothing and each try costs us a signature check.
+pub(super) const CANDIDATES_MAX: usize = 4;
 
 // === impl Algorithm ===
 
@@ -341,17 +341,6 @@ impl Key {
         }
     }
 
-    /// Whether a token with this header may be checked with this key.
-    fn may_check(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
-        // A key without a name serves tokens of any name, and a token without a name any key; two
-        // names must be equal.
-        let named = match (&self.kid, kid) {
-            (Some(own), Some(wanted)) => **own == *wanted,
-            (None, _) | (_, None) => true,
-        };
-        named && self.algorithms.contains(&algorithm)
-    }
-
     /// Whether some token could be checked with both.
     pub(super) fn clashes(&self, other: &Self) -> bool {
         self.kid.is_some()
@@ -361,6 +350,18 @@ impl Key {
                 .iter()
                 .any(|algorithm| other.algorithms.contains(algorithm))
     }
+}
+
+/// The algorithm for which more keys have no `kid` than a token is tried with, if there is one.
+pub(super) fn crowded(keys: &[Key]) -> Option<Algorithm> {
+    let unnamed = || keys.iter().filter(|key| key.kid.is_none());
+    let count = |algorithm: &Algorithm| {
+        let fitting = unnamed().filter(|key| key.algorithms.contains(algorithm));
+        fitting.count()
+    };
+    unnamed()
+        .flat_map(|key| key.algorithms.iter().copied())
+        .find(|algorithm| count(algorithm) > CANDIDATES_MAX)
 }
 
 /// What came of looking for a key.
@@ -401,12 +402,17 @@ impl KeySet {
         message: &[u8],
         signature: &[u8],
     ) -> Checked {
-        let mut candidates = self
-            .keys
-            .iter()
-            .filter(|key| key.may_check(kid, algorithm))
-            .take(CANDIDATES_MAX)
-            .peekable();
+        let fitting = || {
+            self.keys
+                .iter()
+                .filter(move |key| key.algorithms.contains(&algorithm))
+        };
+        // The key that the token names comes first, and does not count. There may be two: one among the
+        // settings and one in the file of a key set.
+        let named = fitting().filter(|key| kid.is_some() && key.kid.as_deref() == kid);
+        // A key without a name serves tokens of any name, and a token without a name any key.
+        let others = fitting().filter(|key| key.kid.is_none() || kid.is_none());
+        let mut candidates = named.chain(others.take(CANDIDATES_MAX)).peekable();
         if candidates.peek().is_none() {
             Checked::NoKey
         } else if candidates.any(|key| key.material.verifies(algorithm, message, signature)) {

@@ -3,14 +3,14 @@
 mod schedule;
 
 use super::jwks::{self, DOCUMENT_BYTES_MAX};
-use super::keys::{Algorithm, KeySet};
+use super::keys::{self, Algorithm, KeySet};
 use arc_swap::ArcSwap;
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use schedule::Schedule;
 pub(super) use schedule::Timing;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use ureq::Agent;
@@ -35,6 +35,8 @@ pub(super) struct Origin {
 pub(super) struct Source {
     shared: Arc<Shared>,
     thread: Thread,
+    /// It belongs to the configuration in force.
+    in_force: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,16 @@ struct Shared {
     /// Number of fetches that have ended, for those who wait for one.
     fetches: Mutex<u64>,
     fetched: Condvar,
+    last: Mutex<Last>,
+}
+
+/// What the last fetches brought.
+#[derive(Debug, Default)]
+struct Last {
+    /// The document of the keys in force.
+    good: Option<Arc<[u8]>>,
+    /// Why the last fetch brought none, if it did not.
+    error: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,13 +87,26 @@ impl Source {
         if let Some(source) = same.and_then(|(_, source)| source.upgrade()) {
             return Ok(source);
         }
-        let source = Arc::new(Self::start(origin.clone())?);
+        // Other timing, authorities or algorithms for the same URL: what it gave last serves until it is
+        // fetched anew.
+        let seed = running
+            .iter()
+            .rev()
+            .filter(|(known, _)| known.url == origin.url)
+            .find_map(|(_, source)| source.upgrade()?.shared.last().good.clone());
+        let source = Arc::new(Self::start(origin.clone(), seed)?);
         running.push((origin, Arc::downgrade(&source)));
         Ok(source)
     }
 
-    fn start(origin: Origin) -> std::io::Result<Self> {
+    fn start(origin: Origin, seed: Option<Arc<[u8]>>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
+        if let Some(document) = seed
+            && let Ok(read) = jwks::read(&document, &origin.algorithms)
+        {
+            shared.keys.store(Arc::new(KeySet::new(read.keys)));
+            shared.last().good = Some(document);
+        }
         let theirs = Arc::clone(&shared);
         let handle = thread::Builder::new()
             .name("jwks".into())
@@ -89,6 +114,7 @@ impl Source {
         Ok(Self {
             shared,
             thread: handle.thread().clone(),
+            in_force: AtomicBool::new(false),
         })
     }
 
@@ -104,6 +130,32 @@ impl Source {
         if !shared.early.load(Ordering::Relaxed) && !shared.early.swap(true, Ordering::AcqRel) {
             self.thread.unpark();
         }
+    }
+
+    /// Notes that it belongs to the configuration in force.
+    pub(super) fn is_in_force(&self) {
+        self.in_force.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until there are keys or the first fetch has failed, or it is `deadline`. Who comes to share a
+    /// source that is in force goes on with what it has, keys or none.
+    ///
+    /// # Errors
+    /// Why there are no keys.
+    pub(super) fn wait_for_keys(&self, deadline: Instant) -> Result<(), String> {
+        if self.in_force.load(Ordering::Relaxed) || self.keys().len() > 0 {
+            return Ok(());
+        }
+        let longest = deadline.saturating_duration_since(Instant::now());
+        let fetched = self.wait_for_fetches(1, longest);
+        if self.keys().len() > 0 {
+            return Ok(());
+        }
+        let error = self.shared.last().error.clone();
+        Err(match error.filter(|_| fetched) {
+            Some(error) => format!("cannot be fetched: {error}"),
+            None => "is not fetched yet".into(),
+        })
     }
 
     /// Waits until `count` fetches have ended, or `longest` has passed; says which. Not for requests.
@@ -128,6 +180,12 @@ impl Source {
         [Outcome::Changed, Outcome::Unchanged, Outcome::Failed]
             .map(|outcome| (outcome.label(), count(outcome)))
             .into()
+    }
+}
+
+impl Shared {
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -222,18 +280,29 @@ impl Refresher {
                 return Outcome::Unchanged;
             }
             Ok(fetched) => jwks::read(&fetched.document, &self.origin.algorithms)
-                .map(|document| (document, fetched.hash)),
+                .map(|document| (document, fetched)),
             Err(error) => Err(error),
         };
         match read {
-            Ok((document, hash)) => {
+            Ok((document, fetched)) => {
                 for why in &document.refused {
                     tracing::warn!(url, why, "a key of the JWKS is not used");
+                }
+                if let Some(algorithm) = keys::crowded(&document.keys) {
+                    tracing::warn!(
+                        url,
+                        ?algorithm,
+                        "the JWKS holds more keys without a `kid` for this algorithm than a token is tried with; the last ones serve none"
+                    );
                 }
                 let keys = KeySet::new(document.keys);
                 tracing::info!(url, keys = keys.len(), "the JWKS changed");
                 self.shared.keys.store(Arc::new(keys));
-                self.in_force = Some(hash);
+                *self.shared.last() = Last {
+                    good: Some(fetched.document.into()),
+                    error: None,
+                };
+                self.in_force = Some(fetched.hash);
                 Outcome::Changed
             }
             Err(error) => {
@@ -244,6 +313,7 @@ impl Refresher {
                     kept,
                     "the JWKS could not be fetched; the last good keys stay"
                 );
+                self.shared.last().error = Some(error);
                 Outcome::Failed
             }
         }

@@ -2,8 +2,9 @@
 
 pub(super) mod signer;
 
+use super::keys::CANDIDATES_MAX;
 use super::*;
-use crate::testing::{NOW, Request, SECRET, build, catalog};
+use crate::testing::{NOW, Request, SECRET, build, catalog, problems_of};
 use hub_config::PluginCatalog;
 use hub_core::LocationId;
 use proptest::prelude::*;
@@ -622,6 +623,9 @@ fn cookie_and_query_count_only_where_configured_and_must_not_contradict() {
         in_cookie.clone().header("Authorization", "Bearer"),
         in_cookie.clone().query(&format!("access_token={other}")),
         Request::new().query(&format!("access_token={token}&access_token={other}")),
+        Request::new().query(&format!("access_token={token}&access%5Ftoken={other}")),
+        Request::new().query(&format!("access_token={token}&Access-Token={other}")),
+        in_cookie.clone().query(&format!("access_token[]={other}")),
     ] {
         assert_fault(&*plugin, &request, Fault::Contradiction);
     }
@@ -678,10 +682,26 @@ fn keys_come_from_a_jwks_file() {
         "jwt",
         json!({ "jwks": { "file": path }, "audiences": ["crm"] }),
     );
-    assert_eq!(plugin.files(), [path]);
     for signer in [&ec, &ed, &rsa] {
         identity(bearer_request(signer.sign(&claims())).verdict(&*plugin));
     }
+}
+
+#[test]
+fn the_key_that_a_token_names_is_tried_however_many_have_no_name() {
+    let named = Signer::rsa("RS256");
+    let mut keys = vec![json!({
+        "algorithms": ["RS256"],
+        "public_key_file": "tests/keys/rsa-test-only.pub.pem",
+    })];
+    keys.resize(CANDIDATES_MAX, keys[0].clone());
+    keys.push(named.key());
+    let of = |keys: &[Value]| json!({ "keys": keys, "audiences": ["crm"] });
+    let plugin = build("jwt", of(&keys));
+    identity(bearer_request(named.sign(&claims())).verdict(&*plugin));
+    // A fifth without a name would never be tried.
+    keys.push(keys[0].clone());
+    assert_eq!(problems_of("jwt", of(&keys)), [""]);
 }
 
 #[test]
@@ -726,7 +746,7 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         "secret": "inline-canary",
     });
     let problems = catalog()
-        .build("jwt", "test", settings.as_object().unwrap())
+        .build("jwt", "test", settings.as_object().unwrap(), None)
         .unwrap_err();
     let at: Vec<_> = problems.iter().map(|problem| problem.at.as_str()).collect();
     assert_eq!(

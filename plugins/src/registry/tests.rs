@@ -44,7 +44,7 @@ fn every_setting_of_every_kind_is_described() {
 
 #[test]
 fn an_unknown_kind_is_an_error_that_lists_the_known_ones() {
-    let problems = catalog().build("jvt", "x", &Map::new()).unwrap_err();
+    let problems = catalog().build("jvt", "x", &Map::new(), None).unwrap_err();
     assert_eq!(
         problems[0].message,
         "there is no kind of plugin `jvt`; the kinds are api_key, headers, jwt, request_id"
@@ -55,7 +55,7 @@ fn an_unknown_kind_is_an_error_that_lists_the_known_ones() {
 fn what_was_built_tells_whether_it_identifies_and_gives_the_instance_back() {
     let built = |kind: &str, config: Value| {
         catalog()
-            .build(kind, "x", config.as_object().unwrap())
+            .build(kind, "x", config.as_object().unwrap(), None)
             .unwrap()
     };
     let request_id = built("request_id", json!({}));
@@ -65,6 +65,37 @@ fn what_was_built_tells_whether_it_identifies_and_gives_the_instance_back() {
     let api_key = built("api_key", key);
     assert!(api_key.identifies);
     assert_eq!(Catalog::instance(&api_key).step(), Step::Identify);
+}
+
+#[test]
+fn an_instance_goes_on_until_its_settings_or_a_file_of_it_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys");
+    let one = crate::api_key::generate("one", None).unwrap().line;
+    let two = crate::api_key::generate("two", None).unwrap().line;
+    // Past the bound of most files that a configuration names.
+    let comment = format!("# {}\n", "x".repeat(1_000)).repeat(5_000);
+    std::fs::write(&path, format!("{comment}{one}\n{two}\n")).unwrap();
+    let build = |required: bool, running: Option<&BuiltPlugin>| {
+        let config = json!({ "file": path, "required": required });
+        let config = config.as_object().unwrap();
+        catalog().build("api_key", "x", config, running).unwrap()
+    };
+    let is = |one: &BuiltPlugin, other: &BuiltPlugin| {
+        assert_eq!(
+            one.mark == other.mark,
+            Arc::ptr_eq(&one.instance, &other.instance)
+        );
+        one.mark == other.mark
+    };
+    let first = build(true, None);
+    assert_eq!(first.files, std::slice::from_ref(&path));
+    assert!(is(&first, &build(true, Some(&first))));
+    assert!(!is(&first, &build(false, Some(&first))));
+    std::fs::write(&path, format!("{comment}{one}\n")).unwrap();
+    let second = build(true, Some(&first));
+    assert!(!is(&first, &second));
+    assert!(is(&second, &build(true, Some(&second))));
 }
 
 #[test]

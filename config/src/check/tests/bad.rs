@@ -180,6 +180,8 @@ fn upstream() -> Vec<Case> {
         cluster("active = \"green\"", r#"cluster "app".endpoints.green"#, "set active to the other colour").on(8),
         cluster("active = \"gren\"", r#"cluster "app".active"#, "did you mean \"green\"?"),
         cluster("balance = \"random\"", r#"cluster "app".balance"#, r#"known: "peak_ewma", "round_robin""#),
+        cluster("first_byte_timeout_ms = 60001", r#"cluster "app".first_byte_timeout_ms"#, "raise idle_timeout_ms"),
+        cluster("idle_timeout_ms = 29999", r#"cluster "app".first_byte_timeout_ms"#, "30000 is more than idle_timeout_ms (29999)").on(5),
         cluster("connect_retries = 2", r#"cluster "app".connect_retries"#, "from 0 to 1"),
         cluster("tls = { server_name = \"\" }", r#"cluster "app".tls.server_name"#, "turn verification off"),
         cluster("tls = { server_name = \"a b\" }", r#"cluster "app".tls.server_name"#, "no host name"),
@@ -482,5 +484,15 @@ proptest! {
             prop_assert!(!problems.is_empty());
             prop_assert!(problems.to_string().contains("problem"));
         }
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_secrets_name_or_path_is_not_repeated() {
+    for key in ["token_env", "token_file"] {
+        let text = format!("{BASE}[admin]\n{key} = \"s3cr3t-in-the-wrong-place\"\n");
+        let problems = format!("{:?}", problems(&text));
+        assert!(problems.contains(&format!("admin.{key}")), "{problems}");
+        assert!(!problems.contains("s3cr3t"), "{problems}");
     }
 }

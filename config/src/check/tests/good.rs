@@ -13,7 +13,6 @@ fn good(text: &str) -> crate::runtime::Config {
 #[test]
 fn the_least_configuration_gets_safe_defaults() {
     let config = good(BASE);
-    assert!(config.gateway.workers >= 1);
     assert_eq!(config.listeners[0].head_bytes_max, 32_768);
     assert_eq!(config.clusters[0].total_timeout, None);
     assert_eq!(config.routes[0].path, PathPattern::Prefix("/".into()));

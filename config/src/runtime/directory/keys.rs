@@ -8,6 +8,7 @@
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::hash::BuildHasher;
 
 /// Texts, each with a tenant's position. The keys are the operator's, so a fast hash with a random seed
@@ -46,15 +47,15 @@ const SHORT_MAX: usize = 26;
 const _: () = assert!(size_of::<Slot>() == 32, "two slots share a cache line");
 
 impl Keys {
-    /// Adds a key that is not there yet, of at most 255 bytes. `whole` tells a key by its tenant's
-    /// position.
+    /// Adds a key of at most 255 bytes, unless it is there already: then gives its tenant's position.
+    /// `whole` tells a key by its tenant's position.
     pub(super) fn insert<'k>(
         &mut self,
         key: &str,
         index: u32,
         enabled: bool,
         whole: impl Fn(u32) -> &'k str,
-    ) {
+    ) -> Result<(), u32> {
         let hash = |key: &[u8]| self.hasher.hash_one(key);
         let key = key.as_bytes();
         let short = key.len().min(SHORT_MAX);
@@ -66,21 +67,35 @@ impl Keys {
             len: u8::try_from(key.len()).expect("ids have 64 bytes at most, slugs 63"),
             start,
         };
-        self.slots.insert_unique(hash(key), slot, |slot| {
-            hash(slot.short().unwrap_or_else(|| whole(slot.index).as_bytes()))
-        });
+        let entry = self.slots.entry(
+            hash(key),
+            |slot| slot.is(key, &whole),
+            |slot| hash(slot.short().unwrap_or_else(|| whole(slot.index).as_bytes())),
+        );
+        match entry {
+            Entry::Occupied(taken) => Err(taken.get().index),
+            Entry::Vacant(free) => {
+                free.insert(slot);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a key out again.
+    pub(super) fn remove<'k>(&mut self, key: &str, whole: impl Fn(u32) -> &'k str) {
+        let key = key.as_bytes();
+        let hash = self.hasher.hash_one(key);
+        if let Ok(found) = self.slots.find_entry(hash, |slot| slot.is(key, &whole)) {
+            found.remove();
+        }
     }
 
     /// Finds a key. `whole` tells a key by its tenant's position, and is asked for long ones only.
     pub(super) fn find<'k>(&self, key: &str, whole: impl Fn(u32) -> &'k str) -> Option<Found> {
         let key = key.as_bytes();
-        let slot = self.slots.find(self.hasher.hash_one(key), |slot| {
-            usize::from(slot.len) == key.len()
-                && match slot.short() {
-                    Some(short) => short == key,
-                    None => whole(slot.index).as_bytes() == key,
-                }
-        })?;
+        let slot = self
+            .slots
+            .find(self.hasher.hash_one(key), |slot| slot.is(key, &whole))?;
         Some(Found {
             index: slot.index,
             enabled: slot.enabled,
@@ -89,6 +104,14 @@ impl Keys {
 }
 
 impl Slot {
+    fn is<'k>(&self, key: &[u8], whole: &impl Fn(u32) -> &'k str) -> bool {
+        usize::from(self.len) == key.len()
+            && match self.short() {
+                Some(short) => short == key,
+                None => whole(self.index).as_bytes() == key,
+            }
+    }
+
     /// The key, unless it is long.
     fn short(&self) -> Option<&[u8]> {
         self.start.get(..usize::from(self.len))

@@ -77,6 +77,13 @@ fn a_taken_id_or_slug_is_told_with_its_tenant() {
         tenants.insert(tenant("B", Some("a"), true)),
         Err(Taken::Slug(first))
     );
+    let long = "B".repeat(60);
+    assert_eq!(
+        tenants.insert(tenant(&long, Some("a"), true)),
+        Err(Taken::Slug(first))
+    );
+    // What was refused has left nothing behind.
+    assert_eq!((tenants.get(id("B")), tenants.get(id(&long))), (None, None));
     // Ids and slugs are two name spaces, and ids have a case.
     assert!(tenants.insert(tenant("a", Some("b"), true)).is_ok());
     assert_eq!(tenants.len(), 2);

@@ -1,13 +1,13 @@
 //! Everything of a reload that takes long and changes nothing: reading, checking, comparing, building.
 
-use super::{Outcome, Queue, load};
+use super::{Options, Outcome, Queue, load, tell_warnings};
 use crate::control::stamps::Stamps;
 use crate::front::tls;
 use crate::hub::Hub;
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::telemetry::access_log::Prepared as PreparedLog;
-use crate::telemetry::metrics::CERTIFICATES_REJECTED;
+use crate::telemetry::metrics::{CERTIFICATES_REJECTED, RouteKey};
 use hub_config::{Diff, runtime};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(super) enum Prepared {
 pub(super) struct Ready {
     pub(super) next: Arc<Snapshot>,
     pub(super) diff: Diff,
+    /// Series of what is no more.
+    pub(super) gone: Vec<RouteKey>,
     /// By position of the listener.
     pub(super) certificates: Vec<(usize, tls::Prepared)>,
     /// Some certificate is another one.
@@ -34,7 +36,7 @@ pub(super) struct Ready {
 }
 
 /// Prepares a reload. `queue` learns which files were read.
-pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, dry_run: bool) -> Prepared {
+pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, options: Options) -> Prepared {
     let current = hub.snapshot();
     let began = SystemTime::now();
     let mut known = files(file, &current.config);
@@ -42,7 +44,7 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, dry_run: bool) -> P
     let before = Stamps::now(&known);
     // Now already, so that nobody asks for a second reload for what this one is about to read.
     *queue.read.lock() = before.clone();
-    let loaded = load(file);
+    let loaded = load(file, Some(&current.config), options.allow_removals);
     let read = match &loaded {
         Ok(config) => files(file, config),
         Err(problems) => {
@@ -61,7 +63,8 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, dry_run: bool) -> P
             });
         }
     };
-    match prepare_config(hub, &current, config, dry_run) {
+    tell_warnings(&config);
+    match prepare_config(hub, &current, config, options.dry_run) {
         Ok(prepared) => prepared,
         Err(problem) => Prepared::Done(Outcome::Rejected {
             problems: vec![problem],
@@ -98,8 +101,10 @@ fn prepare_config(
     if config.hash == current.config.hash && diff.is_empty() {
         return Ok(Prepared::Done(Outcome::Unchanged { hash: config.hash }));
     }
+    let next = Snapshot::build(config, Some(current), hub);
     Ok(Prepared::Ready(Box::new(Ready {
-        next: Arc::new(Snapshot::build(config, Some(current), hub)),
+        gone: next.lacks_of(current),
+        next: Arc::new(next),
         diff,
         certificates,
         rotated,

@@ -1,7 +1,7 @@
 //! The reload thread.
 
 use super::prepare::{self, Prepared, Ready};
-use super::{Outcome, Queue, report};
+use super::{Options, Outcome, Queue, report};
 use crate::control::low::{LowThread, NoResult, nice};
 use crate::hub::Hub;
 use crate::snapshot::Snapshot;
@@ -51,7 +51,7 @@ impl Worker {
         loop {
             let longest = (!self.retired.is_empty()).then_some(SWEEP);
             if let Some(mut batch) = self.queue.next(longest) {
-                let reloaded = catch_unwind(AssertUnwindSafe(|| self.reload(batch.dry_run)));
+                let reloaded = catch_unwind(AssertUnwindSafe(|| self.reload(batch.options)));
                 let outcome = reloaded.unwrap_or_else(|_| internal_error());
                 report(&self.hub, &batch, &outcome);
                 for job in batch.jobs.drain(..) {
@@ -75,14 +75,14 @@ impl Worker {
         self.hub.set_retired(self.retired.len());
     }
 
-    fn reload(&mut self, dry_run: bool) -> Outcome {
+    fn reload(&mut self, options: Options) -> Outcome {
         let began = Instant::now();
         let (hub, file, queue) = (
             Arc::clone(&self.hub),
             self.file.clone(),
             Arc::clone(&self.queue),
         );
-        let work = move || prepare::prepare(&hub, &file, &queue, dry_run);
+        let work = move || prepare::prepare(&hub, &file, &queue, options);
         let prepared = match self.low.result(PATIENCE, work.clone()) {
             Ok(prepared) => prepared,
             Err(NoResult::Late) => work(),
@@ -99,6 +99,7 @@ impl Worker {
         let Ready {
             next,
             diff,
+            gone,
             certificates,
             rotated,
             log,
@@ -111,7 +112,7 @@ impl Worker {
         }
         let old = self.hub.swap(Arc::clone(&next));
         let took = began.elapsed();
-        self.hub.after_swap(Some(&old), &next, log);
+        self.hub.after_swap(Some(&old), &next, &gone, log);
         if rotated {
             self.hub.metrics.certificates_read(CERTIFICATES_APPLIED);
         }

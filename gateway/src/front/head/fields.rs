@@ -250,6 +250,7 @@ impl Seen {
 
     /// Draws the conclusions once every field was read.
     pub(super) fn conclude(mut self, head: &mut Head, window: &[u8]) -> Result<(), Refusal> {
+        head.absolute = self.target.is_some();
         self.conclude_host(head, window)?;
         head.framing = match (
             self.has(Known::ContentLength),

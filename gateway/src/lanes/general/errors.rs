@@ -10,11 +10,14 @@ pub(super) enum WaitsFor {
     Body,
     /// The upstream's answer, or the rest of it.
     Answer,
+    /// Either side of a tunnel.
+    Tunnel,
 }
 
-/// The refusal for a failed request; `None` where the client is gone and nobody is left to answer.
+/// The refusal for a failed request; `None` where nobody is left to answer: the client is gone, or a
+/// tunnel was idle for as long as it may be.
 ///
-/// `fault` is what the client's connection found, which pingora reports as a read error only.
+/// `fault` is what the downstream's own stream found, which pingora reports as a read error only.
 pub(super) fn refusal_of(
     error: &Error,
     fault: Option<Reason>,
@@ -50,6 +53,9 @@ pub(super) fn refusal_of(
             | ErrorType::InvalidCert
             | ErrorType::HandshakeError,
         ) => Reason::ConnectFailed,
+        (ErrorSource::Upstream, ErrorType::ReadTimedout) if waits_for == WaitsFor::Tunnel => {
+            return None;
+        }
         // An upstream that has not got the whole request owes no answer.
         (ErrorSource::Upstream, ErrorType::ReadTimedout) if waits_for == WaitsFor::Body => {
             Reason::BodyTimeout

@@ -12,8 +12,9 @@ mod answer;
 mod retry;
 
 use crate::front::body::MessageBody;
-use crate::front::downstream::{Downstream, Stall};
+use crate::front::downstream::Downstream;
 use crate::front::head::Head;
+use crate::front::stall::Stall;
 use answer::Framer;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -146,10 +147,10 @@ impl Http1Session {
             if self.body_done() {
                 return Poll::Ready(Ok(None));
             }
-            if self.downstream().stash().is_empty() {
-                if self.downstream().peer_closed() || ready!(self.poll_more(cx))? == 0 {
-                    return Poll::Ready(self.body_cut());
-                }
+            if self.downstream().stash().is_empty()
+                && (self.downstream().peer_closed() || ready!(self.poll_more(cx))? == 0)
+            {
+                return Poll::Ready(self.body_cut());
             }
             let tunnel = self.tunnel;
             let downstream = self
@@ -377,11 +378,7 @@ fn request_header(head: &Head, bytes: &Bytes, websocket: bool) -> Result<Request
             .or_err(ErrorType::InvalidHTTPHeader, "a header's value")?;
         headers.append(name, value);
     }
-    if !headers.contains_key(header::HOST) {
-        // HTTP/1.0. Upstreams are asked in HTTP/1.1, which demands the field: what an absolute target
-        // said, or nothing (RFC 9112, section 3.2).
-        let port = head.port.map(|port| format!(":{port}")).unwrap_or_default();
-        let authority = Bytes::from([head.host(bytes), &port].concat());
+    if let Some(authority) = head.target_authority(bytes) {
         let value = HeaderValue::from_maybe_shared(authority)
             .or_err(ErrorType::InvalidHTTPHeader, "an authority")?;
         headers.insert(header::HOST, value);
@@ -623,3 +620,6 @@ impl CustomSession for Http1Session {
         self.tunnel
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::jwt::tests::signer::Signer;
-use crate::testing::{NOW, Request, build};
+use crate::testing::{NOW, Request, make};
 use crate::{Plugin, Verdict};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -105,11 +105,18 @@ fn origin(server: &Server, early_min: Duration) -> Origin {
 }
 
 fn plugin(server: &Server, extra: Value) -> Arc<dyn Plugin> {
+    let plugin = unsettled(server, extra);
+    plugin.settle(Instant::now() + PATIENCE).unwrap();
+    plugin
+}
+
+/// One whose first fetch may not have ended.
+fn unsettled(server: &Server, extra: Value) -> Arc<dyn Plugin> {
     let mut config = json!({ "jwks": { "url": server.url }, "any_audience": true });
     for (name, value) in extra.as_object().unwrap() {
         config["jwks"][name] = value.clone();
     }
-    build("jwt", config)
+    make::<crate::jwt::Config>(config)
 }
 
 fn request(signer: &Signer) -> Request {
@@ -282,6 +289,44 @@ fn what_is_not_a_good_answer_keeps_the_last_good_set() {
         good,
         "the same document keeps remembered tokens"
     );
+}
+
+/// Settles an instance that is new, as a load of the configuration does.
+fn settle(server: &Server, extra: Value) -> (Arc<dyn Plugin>, Result<(), String>) {
+    let plugin = unsettled(server, extra);
+    let settled = plugin.settle(Instant::now() + PATIENCE);
+    (plugin, settled.map_err(|problem| problem.message))
+}
+
+#[test]
+fn another_timing_for_the_same_url_goes_on_with_the_keys_that_are_there() {
+    let (server, signer) = (Server::start(), Signer::ecdsa("ES256"));
+    server.answer_keys(&[&signer]);
+    let first = plugin(&server, json!({}));
+    // Nobody answers the new source's fetch.
+    let (second, settled) = settle(&server, json!({ "refresh_seconds": 600 }));
+    assert_eq!(settled, Ok(()));
+    drop(first);
+    assert!(is_identified(&*second, &request(&signer)));
+    // What its own algorithms do not allow is not handed on.
+    let allowed = json!({ "algorithms": ["EdDSA"], "refresh_seconds": 700 });
+    let third = unsettled(&server, allowed);
+    assert!(!is_identified(&*third, &request(&signer)));
+}
+
+#[test]
+fn a_first_fetch_that_fails_is_told_to_all_until_the_source_is_in_force() {
+    let server = Server::start();
+    server.answer("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+    let (first, settled) = settle(&server, json!({}));
+    let message = settled.unwrap_err();
+    assert!(message.contains("status 500"), "{message}");
+    assert!(!message.contains("canary"), "{message}");
+    // As where a load is begun a second time before the first one has ended.
+    assert!(settle(&server, json!({})).1.is_err());
+    // Who shares a source that is in force without keys takes none from anybody.
+    first.is_in_force();
+    assert_eq!(settle(&server, json!({})).1, Ok(()));
 }
 
 #[test]

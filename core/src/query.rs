@@ -18,13 +18,13 @@ pub fn parameter<'q>(query: &'q str, name: &str) -> Result<Option<&'q str>, &'st
                 continue;
             }
             if key != name {
-                return Err("a parameter looks like the tenant's parameter");
+                return Err("a parameter of the query looks like the one that is read");
             }
             if part.len() != pair.len() {
-                return Err("a semicolon beside the tenant's parameter");
+                return Err("a semicolon beside the parameter that is read");
             }
             if value.replace(text).is_some() {
-                return Err("the tenant's parameter is there twice");
+                return Err("the parameter that is read is there twice");
             }
         }
     }
