@@ -59,7 +59,7 @@ bench-memory: dist ## Memory of an idle gateway and of an idle connection
 .PHONY: bench-tenants
 bench-tenants: ## Look-ups among 100,000 tenants and 10,000 routes
 	@scripts/install.sh run
-	cargo bench --locked -p hub-gateway --bench tenants --bench router
+	cargo bench --locked --profile dist -p hub-gateway --bench tenants --bench router
 
 .PHONY: fuzz-smoke
 fuzz-smoke: ## Generated requests: our parser beside h11, a million of them

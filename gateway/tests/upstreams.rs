@@ -293,6 +293,35 @@ async fn an_answer_that_stalls_longer_than_the_idle_timeout_is_cut_off() {
 }
 
 #[tokio::test]
+async fn an_upload_to_an_upstream_that_reads_nothing_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let accepted = tokio::spawn(async move { listener.accept().await });
+    let config = with_cluster(
+        &blue(&[&address]),
+        "first_byte_timeout_ms = 100\nidle_timeout_ms = 100\n",
+    )
+    .replace(
+        "cluster = \"app\"",
+        "cluster = \"app\"\nbody_bytes_max = 268435456",
+    );
+    let hub = start(&config).await;
+    let mut wire = Wire::connect(hub.addr("public")).await;
+    wire.send("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 268435456\r\n\r\n")
+        .await;
+    let piece = vec![b'x'; 1 << 20];
+    // More than all buffers hold; the gateway hangs up at some point.
+    for _ in 0..256 {
+        if wire.try_send(&piece).await.is_err() {
+            break;
+        }
+    }
+    let line = hub.wait_for_access_log(1).await.remove(0);
+    assert_eq!(line["reason"], "upstream_timeout", "{line}");
+    drop(accepted.await);
+}
+
+#[tokio::test]
 async fn a_tunnel_ends_at_the_idle_timeout_and_that_is_no_refusal() {
     let origin = Origin::builder()
         .respond(Behaviour::WebSocket)

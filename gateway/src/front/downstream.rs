@@ -32,6 +32,9 @@ const GATHER_FIRST_BYTES: usize = 2 * 1024;
 /// the kernel's buffers.
 const STASH_BYTES_MAX: usize = 64 * 1024;
 
+/// How much later than the upstream's own timeouts a [`Watchdog`] looks.
+const WATCHDOG_SLACK: Duration = Duration::from_secs(1);
+
 thread_local! {
     /// Reads land here first, so that a connection which waits for its next request owns no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
@@ -59,8 +62,19 @@ pub(crate) struct Progress {
     quiet_ms: AtomicU32,
     /// The connection serves no request after this one.
     last: AtomicBool,
+    /// How often pingora has asked the connection for anything; for [`Watchdog`].
+    asked: AtomicU32,
     /// Body payload bytes read of this request.
     pub(crate) bytes_in: AtomicU64,
+}
+
+/// Ends a request that nobody asks about any more. pingora-proxy looks neither at the client nor at any
+/// deadline while the pipe to its upstream is full; and once writing there has failed, nothing empties
+/// that pipe. Costs a comparison until the interval is over.
+#[derive(Debug, Default)]
+pub(crate) struct Watchdog {
+    timer: Option<Pin<Box<Sleep>>>,
+    asked: u32,
 }
 
 /// A client's connection.
@@ -70,6 +84,8 @@ pub(crate) struct Downstream {
     stash: BytesMut,
     /// Part of an answer that is not yet written.
     gathered: BytesMut,
+    /// Something was written that the stream below may still hold: TLS and pingora's sockets buffer.
+    unflushed: bool,
     progress: Arc<Progress>,
     epoch: Instant,
     deadline: Deadline,
@@ -129,6 +145,13 @@ impl Progress {
         (ms > 0).then(|| Duration::from_millis(u64::from(ms)))
     }
 
+    /// pingora asks the connection for something.
+    pub(crate) fn asked(&self) {
+        // One task alone does; no need for a locked addition.
+        let asked = self.asked.load(Ordering::Relaxed);
+        self.asked.store(asked.wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Closes the connection after this request's answer.
     pub(crate) fn close_after(&self) {
         self.last.store(true, Ordering::Relaxed);
@@ -143,6 +166,30 @@ impl Progress {
 fn reason_of(code: u8) -> Option<Reason> {
     let index = code.checked_sub(1)?;
     Reason::ALL.get(usize::from(index)).copied()
+}
+
+// === impl Watchdog ===
+
+impl Watchdog {
+    /// Ready where the connection was asked for nothing in a whole interval. To be polled after what
+    /// does the asking.
+    pub(crate) fn poll(&mut self, progress: &Progress, cx: &mut Context<'_>) -> Poll<()> {
+        // Before there is an upstream, connecting has its own bound.
+        let Some(interval) = progress.silence_allowed() else {
+            return Poll::Pending;
+        };
+        loop {
+            let timer = self.timer.get_or_insert_with(|| {
+                self.asked = progress.asked.load(Ordering::Relaxed);
+                Box::pin(tokio::time::sleep(interval + WATCHDOG_SLACK))
+            });
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+            if progress.asked.load(Ordering::Relaxed) == self.asked {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 // === impl Deadline ===
@@ -194,6 +241,7 @@ impl Downstream {
             inner,
             stash: BytesMut::from(unread),
             gathered: BytesMut::new(),
+            unflushed: false,
             progress: Arc::default(),
             epoch,
             deadline: Deadline::default(),
@@ -319,9 +367,9 @@ impl Downstream {
         &mut self.gathered
     }
 
-    /// True where part of an answer waits for [`flush`](Self::poll_flush).
-    pub(crate) fn has_gathered(&self) -> bool {
-        !self.gathered.is_empty()
+    /// True where part of an answer waits for [`flush`](Self::poll_flush), here or further down.
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.unflushed || !self.gathered.is_empty()
     }
 
     /// Adds `bytes` to the answer. Large pieces are written at once, small ones with the next flush.
@@ -351,6 +399,7 @@ impl Downstream {
         ready!(self.poll_written(cx))?;
         match Pin::new(&mut self.inner).poll_flush(cx) {
             Poll::Ready(flushed) => {
+                self.unflushed &= flushed.is_err();
                 self.write_stall.moved();
                 Poll::Ready(flushed)
             }
@@ -380,6 +429,7 @@ impl Downstream {
         match Pin::new(&mut self.inner).poll_write(cx, bytes) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(written) => {
+                self.unflushed = true;
                 self.write_stall.moved();
                 Poll::Ready(written)
             }
@@ -390,6 +440,7 @@ impl Downstream {
     /// The socket takes nothing: ready where that has lasted too long, or the request's own deadline has
     /// passed, for which nobody else looks meanwhile.
     fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.progress.asked();
         if let Poll::Ready(reason) = self.poll_deadline(cx) {
             self.progress.set_fault(reason);
             return Poll::Ready(io::ErrorKind::TimedOut.into());

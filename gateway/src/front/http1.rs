@@ -3,7 +3,7 @@
 
 use super::app::{Connection, Front};
 use super::body::{self, MessageBody};
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Watchdog};
 use super::head::{Framing, Head, HeadLimits, HeadReader, Upgrade};
 use crate::lanes::general::session::{Home, Http1Session, Returned, Terms};
 use crate::lanes::general::{Admitted, HANDOVER};
@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// How long a connection that is closed after a refusal may take to read its answer.
@@ -40,6 +41,7 @@ pub(super) async fn serve(
 ) {
     let mut requests: u32 = 0;
     let home = Arc::new(Home::default());
+    let mut watchdog = Watchdog::default();
     let stop = shutdown.clone();
     let mut drained = pin!(drained(&mut shutdown));
     loop {
@@ -84,7 +86,15 @@ pub(super) async fn serve(
                     }
                 }
                 let returned = forward(
-                    front, connection, downstream, &home, &head, exchange, &listener, keep_alive,
+                    front,
+                    connection,
+                    downstream,
+                    &home,
+                    &mut watchdog,
+                    &head,
+                    exchange,
+                    &listener,
+                    keep_alive,
                     &stop,
                 )
                 .await;
@@ -378,6 +388,7 @@ async fn forward(
     connection: &Arc<Connection>,
     mut downstream: Box<Downstream>,
     home: &Arc<Home>,
+    watchdog: &mut Watchdog,
     head: &Head,
     mut exchange: Box<Exchange>,
     listener: &Listener,
@@ -407,11 +418,23 @@ async fn forward(
     };
     let admitted = Admitted {
         connection: Arc::clone(connection),
-        progress,
+        progress: Arc::clone(&progress),
         websocket,
         exchange,
     };
-    let served = front.proxy.process_new_http(session, shutdown);
-    let _never_reused_by_pingora = HANDOVER.scope(Cell::new(Some(admitted)), served).await;
+    {
+        let served = front.proxy.process_new_http(session, shutdown);
+        let mut served = pin!(HANDOVER.scope(Cell::new(Some(admitted)), served));
+        std::future::poll_fn(|cx| {
+            if served.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // Dropping what is served ends it; it is recorded all the same.
+            watchdog
+                .poll(&progress, cx)
+                .map(|()| progress.set_fault(Reason::UpstreamTimeout))
+        })
+        .await;
+    }
     home.take()
 }

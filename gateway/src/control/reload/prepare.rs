@@ -43,7 +43,9 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, options: Options) -
     known.extend(queue.read.lock().files().cloned());
     let before = Stamps::now(&known);
     // Now already, so that nobody asks for a second reload for what this one is about to read.
-    *queue.read.lock() = before.clone();
+    if !options.dry_run {
+        *queue.read.lock() = before.clone();
+    }
     let loaded = load(file, Some(&current.config), options.allow_removals);
     let read = match &loaded {
         Ok(config) => files(file, config),
@@ -54,7 +56,10 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, options: Options) -
             read
         }
     };
-    *queue.read.lock() = before.read_since(began, &read);
+    // A dry run puts nothing in force, so what it has read is still to be loaded.
+    if !options.dry_run {
+        *queue.read.lock() = before.read_since(began, &read);
+    }
     let config = match loaded {
         Ok(config) => config,
         Err(problems) => {

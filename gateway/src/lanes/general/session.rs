@@ -52,8 +52,6 @@ pub(crate) struct Http1Session {
     home: Arc<Home>,
     request: RequestHeader,
     terms: Terms,
-    /// The request came without a body.
-    bodyless: bool,
     /// After a 101: both directions are bytes without framing.
     tunnel: bool,
     tunnel_closed: bool,
@@ -61,6 +59,8 @@ pub(crate) struct Http1Session {
     retry: RetryBuffer,
     response: Option<Box<ResponseHeader>>,
     framer: Framer,
+    /// A piece of the answer has left the framer and is not safely on its way.
+    writing: bool,
 }
 
 // === impl Http1Session ===
@@ -78,18 +78,17 @@ impl Http1Session {
         bytes: &Bytes,
         terms: Terms,
     ) -> Result<Self> {
-        let bodyless = terms.body.is_done();
         Ok(Self {
             downstream: Some(downstream),
             home,
             request: request_header(head, bytes, terms.websocket)?,
-            bodyless,
             tunnel: false,
             tunnel_closed: false,
             stall: Stall::default(),
             retry: RetryBuffer::default(),
             response: None,
             framer: Framer::default(),
+            writing: false,
             terms,
         })
     }
@@ -188,15 +187,24 @@ impl Http1Session {
         no_body_expected: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
+        self.downstream().progress().asked();
         if let Poll::Ready(reason) = self.downstream().poll_deadline(cx) {
             return Poll::Ready(Err(self.fault(reason)));
         }
         // pingora reads when it has nothing to write at the moment, so what was gathered should go: a
         // head must not wait for a body that is slow to come.
-        if self.downstream().has_gathered()
+        if self.downstream().needs_flush()
             && let Poll::Ready(Err(error)) = self.downstream().poll_flush(cx)
         {
             return Poll::Ready(Err(write_error(error)));
+        }
+        if self.framer.is_complete() && !self.body_done() {
+            // The origin has said all it will; the rest of the body is the front's to drop.
+            let error = Error::explain(
+                ErrorType::ConnectionClosed,
+                "answered before the body's end",
+            );
+            return Poll::Ready(Err(error.into_down()));
         }
         if !no_body_expected && !self.body_done() {
             let read = self.poll_body(cx);
@@ -266,7 +274,9 @@ impl Http1Session {
         let Some(data) = data.filter(|data| !data.is_empty()) else {
             return Ok(());
         };
+        self.writing = true;
         let Some(piece) = self.framer.piece(&data) else {
+            self.writing = false;
             return Ok(());
         };
         let downstream = self
@@ -280,6 +290,7 @@ impl Http1Session {
         if piece.chunk_line.is_some() {
             downstream.gather().extend_from_slice(b"\r\n");
         }
+        self.writing = false;
         Ok(())
     }
 
@@ -301,7 +312,7 @@ impl Http1Session {
             }
         }
         self.tunnel_closed |= self.tunnel;
-        if downstream.has_gathered() {
+        if downstream.needs_flush() {
             downstream.flush().await.map_err(write_error)?;
         }
         Ok(())
@@ -327,7 +338,8 @@ impl Drop for Http1Session {
                 && self.terms.body.is_done()
                 && !self.tunnel
                 && self.framer.is_complete()
-                && !downstream.has_gathered();
+                && !self.writing
+                && !downstream.needs_flush();
             self.home.put(Returned {
                 downstream,
                 reusable,
@@ -335,3 +347,6 @@ impl Drop for Http1Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

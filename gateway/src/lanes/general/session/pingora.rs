@@ -84,6 +84,7 @@ impl CustomSession for Http1Session {
                 }
                 HttpTask::Trailer(_) | HttpTask::Done => true,
                 HttpTask::Failed(error) => {
+                    self.terms.keep_alive = false;
                     self.flush().await?;
                     return Err(error);
                 }
@@ -138,7 +139,7 @@ impl CustomSession for Http1Session {
     }
 
     fn is_body_empty(&mut self) -> bool {
-        self.bodyless
+        self.terms.body.is_done() && self.terms.body.payload() == 0
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
