@@ -12,6 +12,14 @@ port=${HUB_DEMO_PORT:-8080}
 admin_port=${HUB_DEMO_ADMIN_PORT:-9900}
 blue_port=${HUB_DEMO_BLUE_PORT:-8181}
 green_port=${HUB_DEMO_GREEN_PORT:-8182}
+
+# Before anything is touched: a demo that runs already must not lose its files.
+for name in HUB_DEMO_PORT:"$port" HUB_DEMO_ADMIN_PORT:"$admin_port" HUB_DEMO_BLUE_PORT:"$blue_port" HUB_DEMO_GREEN_PORT:"$green_port"; do
+  if (exec 3<>"/dev/tcp/127.0.0.1/${name#*:}") 2>/dev/null; then
+    echo "port ${name#*:} is taken, perhaps by a demo that runs already; stop that, or choose another port: ${name%%:*}=NUMBER make run" >&2
+    exit 1
+  fi
+done
 mkdir -p "$dir"
 chmod 700 "$dir"
 
@@ -25,6 +33,12 @@ if [ ! -s "$dir/api-key" ]; then
   rm "$dir/api-key.txt"
 fi
 chmod 600 "$dir"/*
+for file in hub.toml demo-tenants.jsonl; do
+  if [ -e "$dir/$file" ]; then
+    cp "$dir/$file" "$dir/$file.previous"
+    echo "$dir/$file is made anew; the last one is $dir/$file.previous"
+  fi
+done
 sed -e "s/^address = \"127\.0\.0\.1:8080\"/address = \"127.0.0.1:$port\"/" \
   -e "s/^address = \"127\.0\.0\.1:9900\"/address = \"127.0.0.1:$admin_port\"/" \
   -e "s/127\.0\.0\.1:8181/127.0.0.1:$blue_port/" \
@@ -32,22 +46,24 @@ sed -e "s/^address = \"127\.0\.0\.1:8080\"/address = \"127.0.0.1:$port\"/" \
   config/examples/demo.toml > "$dir/hub.toml"
 cp config/examples/demo-tenants.jsonl "$dir/demo-tenants.jsonl"
 
-pids=()
+apps=() gateway=
 stop() {
   trap - EXIT INT TERM
-  echo
-  echo "stopping"
-  for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+  # The gateway first: what it still serves needs the applications.
+  [ -z "$gateway" ] || { kill -TERM "$gateway" 2>/dev/null || true; wait "$gateway" 2>/dev/null || true; }
+  for pid in "${apps[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
   wait
+  echo
+  echo "stopped"
 }
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-"$bin/hub-sample-app" --colour blue --listen "127.0.0.1:$blue_port" & pids+=($!)
-"$bin/hub-sample-app" --colour green --listen "127.0.0.1:$green_port" & pids+=($!)
+# In sessions of their own, so that Ctrl-C reaches this script alone, which stops them in order.
+setsid "$bin/hub-sample-app" --colour blue --listen "127.0.0.1:$blue_port" & apps+=($!)
+setsid "$bin/hub-sample-app" --colour green --listen "127.0.0.1:$green_port" & apps+=($!)
 rm -f "$dir/ready.json"
-"$bin/hub-gateway" run "$dir/hub.toml" --ready-file "$dir/ready.json" & gateway=$!
-pids+=("$gateway")
+setsid "$bin/hub-gateway" run "$dir/hub.toml" --ready-file "$dir/ready.json" & gateway=$!
 
 for _ in $(seq 100); do
   [ -s "$dir/ready.json" ] && break
@@ -55,6 +71,9 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 [ -s "$dir/ready.json" ] || { echo "the gateway did not become ready" >&2; exit 1; }
+for pid in "${apps[@]}"; do
+  kill -0 "$pid" 2>/dev/null || { echo "a sample application ended; its message stands above" >&2; exit 1; }
+done
 
 b64() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
 claims="{\"sub\":\"agent-7\",\"location_id\":\"loc_lakeside\",\"aud\":\"hub-demo\",\"exp\":$(( $(date +%s) + 86400 ))}"

@@ -152,7 +152,10 @@ pub(crate) fn reload(body: &Value) -> String {
             cell(&body["hash"]),
             cell(&body["took_ms"])
         ),
-        "unchanged" => "unchanged: the files are as they were".into(),
+        "unchanged" => "unchanged: what the files say is in force already".into(),
+        "would_apply" if items(&body["diff"]["changes"]).is_empty() => {
+            "a reload would change nothing".into()
+        }
         "would_apply" => "a reload would apply these changes:".into(),
         "rejected" => "rejected; the old configuration stays in force:".into(),
         "needs_upgrade" => format!(

@@ -61,7 +61,8 @@ pub struct Admin {
     hub: Arc<Hub>,
     reloader: Reloader,
     /// One budget for all callers: whoever can reach loopback is one caller as far as harm goes.
-    budget: Arc<Mutex<u64>>,
+    /// By [`Caller`].
+    budgets: Arc<[Mutex<u64>; 3]>,
     began: Instant,
 }
 
@@ -132,7 +133,7 @@ impl Admin {
         Self {
             hub,
             reloader,
-            budget: Arc::default(),
+            budgets: Arc::default(),
             began: Instant::now(),
         }
     }
@@ -160,10 +161,14 @@ impl Admin {
             .route("/v1/explain", post(explain_request))
             .route("/v1/explain/{request_id}", get(explain_past))
             .layer(middleware::from_fn_with_state(self.clone(), authenticate));
+        let scraped = Router::new()
+            .route("/metrics", get(metrics))
+            .layer(middleware::from_fn_with_state(self.clone(), limit_scrapes));
+        // Probes cost nothing and are not limited: else anybody could make the process look dead.
         Router::new()
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
+            .merge(scraped)
             .merge(guarded)
             .fallback(|| async {
                 problem(
@@ -179,7 +184,6 @@ impl Admin {
                     "this path takes another method; Allow names it",
                 )
             })
-            .layer(middleware::from_fn_with_state(self.clone(), limit))
             .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self)
     }
@@ -216,23 +220,29 @@ fn problem(status: StatusCode, code: &str, message: impl Into<String>) -> Respon
         .into_response()
 }
 
-async fn limit(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let per_second = admin.hub.snapshot().config.admin.requests_per_second;
-    let gcra = Gcra::new(per_second, Duration::from_secs(1), per_second);
-    let now = u64::try_from(admin.began.elapsed().as_nanos())
-        .unwrap_or(u64::MAX)
-        .saturating_add(3_600_000_000_000);
-    let allowed = {
-        let mut tat = admin.budget.lock();
-        match gcra.step(*tat, now, 1) {
-            Verdict::Allowed { tat: next, .. } => {
-                *tat = next;
-                true
-            }
-            Verdict::Limited { .. } => false,
+/// Who asks. Each kind has a budget of its own, so that those without the token take nothing from those
+/// who have it.
+#[derive(Clone, Copy, Debug)]
+enum Caller {
+    Operator,
+    Stranger,
+    Scraper,
+}
+
+impl Admin {
+    /// Takes one request from the budget of `caller`, or answers 429.
+    #[allow(clippy::result_large_err)] // The error is the answer.
+    fn spend(&self, caller: Caller) -> Result<(), Response> {
+        let per_second = self.hub.snapshot().config.admin.requests_per_second;
+        let gcra = Gcra::new(per_second, Duration::from_secs(1), per_second);
+        let now = u64::try_from(self.began.elapsed().as_nanos())
+            .unwrap_or(u64::MAX)
+            .saturating_add(3_600_000_000_000);
+        let mut tat = self.budgets[caller as usize].lock();
+        if let Verdict::Allowed { tat: next, .. } = gcra.step(*tat, now, 1) {
+            *tat = next;
+            return Ok(());
         }
-    };
-    if !allowed {
         let mut response = problem(
             StatusCode::TOO_MANY_REQUESTS,
             "admin_limited",
@@ -241,9 +251,15 @@ async fn limit(State(admin): State<Admin>, request: Request, next: Next) -> Resp
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-        return response;
+        Err(response)
     }
-    next.run(request).await
+}
+
+async fn limit_scrapes(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    match admin.spend(Caller::Scraper) {
+        Ok(()) => next.run(request).await,
+        Err(response) => response,
+    }
 }
 
 async fn authenticate(State(admin): State<Admin>, request: Request, next: Next) -> Response {
@@ -262,14 +278,23 @@ async fn authenticate(State(admin): State<Admin>, request: Request, next: Next) 
     };
     // Constant time in the content; the length is no secret.
     let good = given.is_some_and(|given| bool::from(given.ct_eq(token.expose())));
+    let caller = if good {
+        Caller::Operator
+    } else {
+        Caller::Stranger
+    };
+    if let Err(response) = admin.spend(caller) {
+        return response;
+    }
     if good {
         return next.run(request).await;
     }
-    let mut response = problem(
-        StatusCode::UNAUTHORIZED,
-        "unauthenticated",
-        "send `Authorization: Bearer TOKEN` with the token that admin.token_file or admin.token_env names",
-    );
+    let text = if given.is_some() {
+        "the token is wrong; the one that admin.token_file or admin.token_env names is right"
+    } else {
+        "send `Authorization: Bearer TOKEN` (hubctl: --token-file or HUB_ADMIN_TOKEN_FILE) with the token that admin.token_file or admin.token_env names"
+    };
+    let mut response = problem(StatusCode::UNAUTHORIZED, "unauthenticated", text);
     response.headers_mut().insert(
         header::WWW_AUTHENTICATE,
         header::HeaderValue::from_static("Bearer"),

@@ -38,6 +38,9 @@ pub(crate) struct Question {
     client: Option<IpAddr>,
 }
 
+/// Headers that the front reads before any stage, and that a question says otherwise.
+const SPOKEN_FOR: &[&str] = &["host", "content-length", "transfer-encoding", "connection"];
+
 fn get() -> String {
     "GET".into()
 }
@@ -53,6 +56,15 @@ pub(crate) fn explain(hub: &Hub, question: &Question) -> Result<Value, String> {
     };
     if !path_raw.starts_with('/') {
         return Err("`path`: it must start with /".into());
+    }
+    if let Some((name, _)) = question
+        .headers
+        .iter()
+        .find(|(name, _)| SPOKEN_FOR.iter().any(|one| name.eq_ignore_ascii_case(one)))
+    {
+        return Err(format!(
+            "`headers`: {name} is not asked about here; give the host as `host` (hubctl: --host), and leave the body's framing out"
+        ));
     }
     let fields: Vec<HeaderField<'_>> = question
         .headers

@@ -130,7 +130,10 @@ impl log::Log for Bridge {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if !self.enabled(record.metadata()) {
+        // A pooled connection that its upstream has closed is an everyday thing, and pingora's word for it
+        // an error.
+        let everyday = record.target() == "pingora_core::connectors";
+        if everyday || !self.enabled(record.metadata()) {
             return;
         }
         let Some(held_back) = self.throttle.pass(Instant::now()) else {
