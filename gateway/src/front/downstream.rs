@@ -179,11 +179,18 @@ impl Watchdog {
             return Poll::Pending;
         };
         loop {
-            let timer = self.timer.get_or_insert_with(|| {
-                self.asked = progress.asked.load(Ordering::Relaxed);
-                Box::pin(tokio::time::sleep(interval + WATCHDOG_SLACK))
-            });
-            ready!(timer.as_mut().poll(cx));
+            match &mut self.timer {
+                // It knows the connection's task already, and wakes it when the time has come.
+                Some(timer) if !timer.is_elapsed() => return Poll::Pending,
+                Some(_) => {}
+                None => {
+                    self.asked = progress.asked.load(Ordering::Relaxed);
+                    let mut timer = Box::pin(tokio::time::sleep(interval + WATCHDOG_SLACK));
+                    let fired = timer.as_mut().poll(cx);
+                    self.timer = Some(timer);
+                    ready!(fired);
+                }
+            }
             self.timer = None;
             if progress.asked.load(Ordering::Relaxed) == self.asked {
                 return Poll::Ready(());
