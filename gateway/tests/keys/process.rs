@@ -57,7 +57,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "unix:{dir}/admin.sock",
             &[],
             probe!(site => {
-                let status = site.hub.admin_request("GET", "/healthz", "", None).await.status;
+                let status = site.hub.admin_request("GET", "/metrics", "", None).await.status;
                 format!("{status} {}", site.hub.admin_endpoint().starts_with("unix:"))
             }),
         ),
@@ -94,7 +94,7 @@ pub(crate) fn rows() -> Vec<Row> {
             probe!(site => {
                 let mut statuses = Vec::new();
                 for _ in 0..5 {
-                    let answer = site.hub.admin_request("GET", "/healthz", "", None).await;
+                    let answer = site.hub.admin_request("GET", "/metrics", "", None).await;
                     statuses.push(answer.status);
                 }
                 format!("limited: {}", statuses.contains(&429))
