@@ -8,8 +8,10 @@
 //! here or by the caller; waiting for the upstream ends with the deadline of [`Progress`].
 
 use super::stall::Stall;
+use crate::stages::forward::ResponseDress;
 use bytes::{Buf, BytesMut};
 use hub_core::Reason;
+use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use std::cell::RefCell;
 use std::io;
@@ -64,6 +66,8 @@ pub(crate) struct Progress {
     last: AtomicBool,
     /// How often pingora has asked the connection for anything; for [`Watchdog`].
     asked: AtomicU32,
+    /// What the lane wants changed in the answer whose head is written next.
+    dress: Mutex<Option<ResponseDress>>,
     /// Body payload bytes read of this request.
     pub(crate) bytes_in: AtomicU64,
 }
@@ -115,7 +119,18 @@ impl Progress {
         self.quiet_ms.store(0, Ordering::Relaxed);
         self.last.store(false, Ordering::Relaxed);
         self.bytes_in.store(0, Ordering::Relaxed);
+        *self.dress.lock() = None;
         self.disarm();
+    }
+
+    /// Sets what changes in the answer whose head is written next.
+    pub(crate) fn set_dress(&self, dress: ResponseDress) {
+        *self.dress.lock() = Some(dress);
+    }
+
+    /// What changes in the answer whose head is written now.
+    pub(crate) fn take_dress(&self) -> ResponseDress {
+        self.dress.lock().take().unwrap_or_default()
     }
 
     /// Makes the request fail with `reason` at `deadline`, unless moved or disarmed before.

@@ -63,11 +63,13 @@ pub fn is_removed(name: &[u8]) -> bool {
                 .iter()
                 .any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()))
     };
-    letter
-        && (name
-            .get(..FAMILY.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(FAMILY))
-            || listed())
+    let family = || {
+        matches!(name.first(), Some(b'x' | b'X'))
+            && name
+                .get(..FAMILY.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(FAMILY))
+    };
+    letter && (family() || listed())
 }
 
 /// Bit N: some member of [`REMOVED`] has N bytes.

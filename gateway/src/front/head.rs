@@ -48,7 +48,7 @@ pub struct HeadLimits {
     /// Most bytes of request line and headers, the empty line at the end included. More than 65535
     /// counts as 65535.
     pub head_bytes_max: usize,
-    /// Most bytes of the request target.
+    /// Most bytes of the request target; more than 65535 counts as 65535.
     pub uri_bytes_max: usize,
     /// Most header fields.
     pub header_count_max: usize,
@@ -192,6 +192,7 @@ impl HeadReader {
         Self {
             limits: HeadLimits {
                 head_bytes_max: limits.head_bytes_max.min(HEAD_BYTES_CEILING),
+                uri_bytes_max: limits.uri_bytes_max.min(HEAD_BYTES_CEILING),
                 ..limits
             },
             in_fields: false,

@@ -5,6 +5,7 @@ use super::app::{Connection, Front};
 use super::body::{self, MessageBody};
 use super::downstream::{Downstream, Watchdog};
 use super::head::{Framing, Head, HeadLimits, HeadReader, Upgrade};
+use crate::lanes::general::request::Outgoing;
 use crate::lanes::general::session::{Home, Http1Session, Returned, Terms};
 use crate::lanes::general::{Admitted, HANDOVER};
 use crate::respond::{Answer, Circumstances};
@@ -408,17 +409,22 @@ async fn forward(
         body_timeout: listener.body_timeout,
     };
     let bytes = downstream.take(head.len).freeze();
-    let session = match Http1Session::new(downstream, Arc::clone(home), head, &bytes, terms) {
-        Ok(session) => ServerSession::new_custom(Box::new(session)),
+    let made = Http1Session::new(downstream, Arc::clone(home), head, &bytes, terms)
+        .and_then(|session| Ok((session, Outgoing::new(head, bytes, websocket)?)));
+    let (session, outgoing) = match made {
+        Ok(made) => made,
         Err(error) => {
             let refusal = Refusal::new(Reason::Internal).with_detail(error.to_string());
             exchange.refuse(refusal);
             return None;
         }
     };
+    let session = ServerSession::new_custom(Box::new(session));
     let admitted = Admitted {
         connection: Arc::clone(connection),
         progress: Arc::clone(&progress),
+        asked: outgoing.asked(head),
+        outgoing: Some(outgoing),
         websocket,
         exchange,
     };

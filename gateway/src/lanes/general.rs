@@ -10,6 +10,7 @@ mod deadlines;
 mod errors;
 mod headers;
 mod peers;
+pub(crate) mod request;
 pub(crate) mod session;
 mod view;
 
@@ -17,20 +18,22 @@ pub(crate) use peers::Peers;
 
 use crate::front::downstream::Progress;
 use crate::hub::Hub;
+use crate::stages::forward::HeaderSink as _;
 use crate::stages::{Exchange, forward, pick, record};
 use answer::{answer, is_answered};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadlines::arm_deadlines;
 use errors::{WaitsFor, refusal_of};
-use http::Uri;
 use hub_core::{HeaderValue, Method, Reason, Refusal, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{HttpPeer, ProxyHttp, Session};
 use pingora::protocols::Digest;
 use pingora::proxy::FailToProxy;
+use pingora::upstreams::peer::HttpUpstreamRequestPolicy;
 use pingora::{Error, ErrorType, Result};
+use request::Outgoing;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,8 +60,22 @@ pub(crate) struct Admitted {
     pub(crate) exchange: Box<Exchange>,
     pub(crate) connection: Arc<crate::front::app::Connection>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) asked: Asked,
+    /// Headers for the upstream; pingora's session has those of HTTP/2.
+    pub(crate) outgoing: Option<Outgoing>,
     /// The request asks to become a tunnel and its route allows it.
     pub(crate) websocket: bool,
+}
+
+/// What the record and the gateway's own answers say of a request: its session may be gone by then.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: Bytes,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) origin: Option<HeaderValue>,
 }
 
 /// pingora's per-request context: empty until the request is admitted.
@@ -69,16 +86,6 @@ pub(crate) struct Context {
     body_bytes: u64,
     /// Tries on another endpoint after one that could not be reached.
     connect_retries: u32,
-    /// What an HTTP/2 stream asks for: its task may be dropped in the middle, with its session.
-    asked: Option<Asked>,
-}
-
-/// What the record says of a request whose session is gone.
-#[derive(Debug)]
-struct Asked {
-    method: Method,
-    uri: Uri,
-    user_agent: Option<HeaderValue>,
 }
 
 /// The general lane of one process.
@@ -101,19 +108,11 @@ impl Drop for Admitted {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        let (Some(mut admitted), Some(asked)) = (self.admitted.take(), &self.asked) else {
-            return;
-        };
-        admitted.note_fault();
-        let path = asked.uri.path_and_query();
-        let fields = record::Fields {
-            method: asked.method.as_str(),
-            host: asked.uri.authority().map_or("", |a| a.as_str()).as_bytes(),
-            path: path.map_or("", |path| path.as_str()).as_bytes(),
-            user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
-        };
-        admitted.exchange.bytes_in = self.body_bytes;
-        record::finish(&mut admitted.exchange, &fields, true);
+        // A task may be dropped in the middle, with its session.
+        if let Some(mut admitted) = self.admitted.take() {
+            admitted.note_fault();
+            admitted.record(self.body_bytes, true);
+        }
     }
 }
 
@@ -123,6 +122,19 @@ impl Admitted {
         if let Some(reason) = self.progress.fault() {
             self.exchange.refuse(Refusal::new(reason));
         }
+    }
+
+    /// Ends the request. pingora has shown `body_bytes` of its body.
+    fn record(&mut self, body_bytes: u64, failed: bool) {
+        let asked = &self.asked;
+        let fields = record::Fields {
+            method: asked.method.as_str(),
+            host: asked.host.as_ref().map_or(b"", HeaderValue::as_bytes),
+            path: &asked.target,
+            user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
+        };
+        self.exchange.bytes_in = body_bytes.max(self.progress.bytes_in.load(Ordering::Relaxed));
+        record::finish(&mut self.exchange, &fields, failed);
     }
 }
 
@@ -159,22 +171,20 @@ impl ProxyHttp for GeneralLane {
             })?;
         let request = session.req_header_mut();
         view::join_cookies(request)?;
-        ctx.asked = Some(Asked {
-            method: request.method.clone(),
-            uri: request.uri.clone(),
-            user_agent: request.headers.get(http::header::USER_AGENT).cloned(),
-        });
+        let asked = view::asked(request);
         let verdict = view::admit(&self.hub, &connection, session.req_header());
         let admitted = ctx.admitted.insert(Admitted {
             exchange: verdict.exchange,
             connection,
             progress,
+            asked,
+            outgoing: None,
             websocket: false,
         });
         match verdict.refusal {
             None => Ok(false),
             Some(refusal) => {
-                answer(session, &mut admitted.exchange, refusal).await?;
+                answer(session, admitted, refusal).await?;
                 Ok(true)
             }
         }
@@ -189,7 +199,11 @@ impl ProxyHttp for GeneralLane {
         ctx.body_bytes = 0;
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
-        let now = Instant::now();
+        // The first pick follows the arrival at once, as a rule.
+        let now = match exchange.pick {
+            None => exchange.arrival.at,
+            Some(_) => Instant::now(),
+        };
         if let Err(refusal) = pick::pick(exchange, now) {
             let status = refusal.reason.status().as_u16();
             exchange.refuse(refusal);
@@ -203,6 +217,9 @@ impl ProxyHttp for GeneralLane {
             // HTTP/1 sessions watch over a silent upstream themselves.
             let cluster = &exchange.snapshot.config.clusters[pick.cluster()];
             peer.options.read_timeout = Some(cluster.idle_timeout.max(cluster.first_byte_timeout));
+        } else {
+            // There is nothing to strip: see `Outgoing`.
+            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         }
         if peer.options.idle_timeout.is_some_and(|idle| idle.is_zero()) {
             // An idle time of zero ends a pooled connection soon, not at once: a request that follows
@@ -237,8 +254,16 @@ impl ProxyHttp for GeneralLane {
         ctx: &mut Context,
     ) -> Result<()> {
         let admitted = ctx.admitted()?;
-        let host = request.headers.get(http::header::HOST).cloned();
+        let made = match &mut admitted.outgoing {
+            Some(outgoing) => Some(outgoing.take()?),
+            None => None,
+        };
         headers::edit_request(request, |headers| {
+            match made {
+                Some(made) => *headers = made,
+                None => headers.remove_where(forward::is_ours),
+            }
+            let host = headers.get(http::header::HOST).cloned();
             forward::dress_request(&admitted.exchange, host, headers);
         })
     }
@@ -307,6 +332,11 @@ impl ProxyHttp for GeneralLane {
         {
             // It knows no chunks: the end of the connection is the end of the body.
             response.remove_header(&http::header::TRANSFER_ENCODING);
+        }
+        if admitted.outgoing.is_some() {
+            let dress = forward::ResponseDress::take(&mut admitted.exchange);
+            admitted.progress.set_dress(dress);
+            return Ok(());
         }
         headers::edit_response(response, |headers| {
             forward::dress_response(&admitted.exchange, headers);
@@ -403,7 +433,7 @@ impl ProxyHttp for GeneralLane {
                 if !is_answered(session) {
                     admitted.progress.close_after();
                     // A client that is gone by now needs no answer.
-                    let _gone = answer(session, exchange, refusal).await;
+                    let _gone = answer(session, admitted, refusal).await;
                 }
                 status
             }
@@ -421,22 +451,11 @@ impl ProxyHttp for GeneralLane {
         };
         admitted.progress.disarm();
         let exchange = &mut *admitted.exchange;
-        exchange.bytes_in = body_bytes.max(admitted.progress.bytes_in.load(Ordering::Relaxed));
         exchange.bytes_out = session.body_bytes_sent() as u64;
         if let Some(response) = session.response_written() {
             exchange.status = response.status.as_u16();
         }
-        let request = session.req_header();
-        let fields = record::Fields {
-            method: request.method.as_str(),
-            host: view::host_text(request),
-            path: request.raw_path(),
-            user_agent: request
-                .headers
-                .get(http::header::USER_AGENT)
-                .map(HeaderValue::as_bytes),
-        };
-        record::finish(exchange, &fields, error.is_some());
+        admitted.record(body_bytes, error.is_some());
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {

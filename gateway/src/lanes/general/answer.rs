@@ -1,7 +1,8 @@
 //! The gateway's own answers through pingora's session.
 
+use super::Admitted;
 use crate::respond::{Answer, Circumstances};
-use crate::stages::{Exchange, forward};
+use crate::stages::forward;
 use bytes::Bytes;
 use hub_core::{HeaderValue, Refusal};
 use pingora::Result;
@@ -11,23 +12,21 @@ use pingora::prelude::Session;
 /// Writes a refusal through pingora's session.
 pub(super) async fn answer(
     session: &mut Session,
-    exchange: &mut Exchange,
+    admitted: &mut Admitted,
     refusal: Refusal,
 ) -> Result<()> {
-    let request = session.req_header();
+    let asked = &admitted.asked;
+    let exchange = &mut *admitted.exchange;
     let answer = Answer::to(
         &refusal,
         Circumstances {
             request_id: exchange.request_id,
-            origin: request
-                .headers
-                .get(http::header::ORIGIN)
-                .map(HeaderValue::as_bytes),
+            origin: asked.origin.as_ref().map(HeaderValue::as_bytes),
             cors: exchange
                 .route
                 .map(|route| &exchange.snapshot.config.routes[route].cors),
             edits: &exchange.edits.response,
-            head_only: request.method == http::Method::HEAD,
+            head_only: asked.method == http::Method::HEAD,
         },
     );
     exchange.refuse(refusal);

@@ -52,8 +52,8 @@ pub(super) fn edit_request(
         .path_and_query()
         .is_some_and(|target| target.as_str().as_bytes() == raw);
     let raw = (!held).then(|| raw.to_vec());
-    let placeholder = RequestHeader::from(http::Request::new(()).into_parts().0);
-    let mut parts: http::request::Parts = std::mem::replace(request, placeholder).into();
+    let emptied = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts: http::request::Parts = std::mem::replace(request, emptied).into();
     change(&mut parts.headers);
     *request = RequestHeader::from(parts);
     match raw {
@@ -71,8 +71,8 @@ pub(super) fn edit_response(
         .get_reason_phrase()
         .filter(|phrase| Some(*phrase) != response.status.canonical_reason())
         .map(str::to_owned);
-    let placeholder = ResponseHeader::from(http::Response::new(()).into_parts().0);
-    let mut parts: http::response::Parts = std::mem::replace(response, placeholder).into();
+    let emptied = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts: http::response::Parts = std::mem::replace(response, emptied).into();
     change(&mut parts.headers);
     *response = ResponseHeader::from(parts);
     response.set_reason_phrase(phrase.as_deref())

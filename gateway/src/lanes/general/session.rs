@@ -11,7 +11,6 @@
 mod answer;
 mod home;
 mod pingora;
-mod request;
 mod retry;
 
 pub(crate) use home::{Home, Returned};
@@ -20,12 +19,13 @@ use crate::front::body::MessageBody;
 use crate::front::downstream::Downstream;
 use crate::front::head::Head;
 use crate::front::stall::Stall;
+use crate::lanes::general::request::request_line;
+use crate::stages::forward::ResponseDress;
 use ::pingora::http::{RequestHeader, ResponseHeader};
 use ::pingora::{Error, ErrorType, OrErr, Result};
 use answer::Framer;
 use bytes::Bytes;
 use hub_core::Reason;
-use request::request_header;
 use retry::RetryBuffer;
 use std::io;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Http1Session {
         Ok(Self {
             downstream: Some(downstream),
             home,
-            request: request_header(head, bytes, terms.websocket)?,
+            request: request_line(head, bytes)?,
             tunnel: false,
             tunnel_closed: false,
             stall: Stall::default(),
@@ -264,7 +264,13 @@ impl Http1Session {
             _ => None,
         };
         let tunnel = self.tunnel;
-        answer::put_head(self.downstream().gather(), &response, connection, tunnel);
+        let downstream = self.downstream();
+        let dress = if interim {
+            ResponseDress::default()
+        } else {
+            downstream.progress().take_dress()
+        };
+        answer::put_head(downstream.gather(), &response, &dress, connection, tunnel);
         self.response = Some(response);
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! HTTP/2 requests as the stages see them.
 
+use super::Asked;
 use crate::front::app::Connection;
 use crate::front::{head, host, path};
 use crate::hub::Hub;
 use crate::stages::{self, BodyLength, Exchange};
 use bytes::Bytes;
-use http::header::COOKIE;
+use http::header::{COOKIE, ORIGIN, USER_AGENT};
 use hub_core::{HeaderField, HeaderValue, Headers, Method, Reason, Refusal, RequestView, Version};
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr};
@@ -118,12 +119,15 @@ fn authority(request: &RequestHeader) -> Option<&str> {
         .or_else(|| request.headers.get(http::header::HOST)?.to_str().ok())
 }
 
-/// The host for the log, as the client wrote it.
-pub(super) fn host_text(request: &RequestHeader) -> &[u8] {
-    request
-        .headers
-        .get(http::header::HOST)
-        .map(hub_core::HeaderValue::as_bytes)
-        .or_else(|| request.uri.authority().map(|a| a.as_str().as_bytes()))
-        .unwrap_or(b"")
+/// What the record needs of a request that pingora's HTTP/2 session has parsed.
+pub(super) fn asked(request: &RequestHeader) -> Asked {
+    let value = |name| request.headers.get(name).cloned();
+    let authority = authority(request).and_then(|host| HeaderValue::from_str(host).ok());
+    Asked {
+        method: request.method.clone(),
+        target: Bytes::copy_from_slice(request.raw_path()),
+        host: authority,
+        user_agent: value(USER_AGENT),
+        origin: value(ORIGIN),
+    }
 }

@@ -1,5 +1,6 @@
 //! An answer as bytes: its head, and how its body is delimited (RFC 9112, section 6.3).
 
+use crate::stages::forward::ResponseDress;
 use bytes::BytesMut;
 use http::{HeaderMap, Method, StatusCode, header};
 use hub_core::HeaderName;
@@ -167,11 +168,12 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Appends the head of `response` to `out`. What an upstream says of its own connection stays here;
-/// `connection` is what is said of the client's.
+/// Appends the head of `response` to `out`, changed as `dress` says. What an upstream says of its own
+/// connection stays here; `connection` is what is said of the client's.
 pub(super) fn put_head(
     out: &mut BytesMut,
     response: &ResponseHeader,
+    dress: &ResponseDress,
     connection: Option<&str>,
     tunnel: bool,
 ) {
@@ -184,6 +186,9 @@ pub(super) fn put_head(
     let nominated = response.headers.get(header::CONNECTION).filter(|_| !tunnel);
     let mut dated = response.status.is_informational();
     for (name, value) in &response.headers {
+        if dress.replaces(name) {
+            continue;
+        }
         dated |= name == header::DATE;
         let hop_by_hop =
             name == header::CONNECTION || name == KEEP_ALIVE || name == PROXY_CONNECTION;
@@ -192,6 +197,10 @@ pub(super) fn put_head(
         }
         put_field(out, name.as_str(), value.as_bytes());
     }
+    dress.put_fields(|name, value| {
+        dated |= name == header::DATE;
+        put_field(out, name.as_str(), value);
+    });
     if !dated {
         let date = pingora::protocols::http::date::get_cached_date();
         put_field(out, "date", date.as_bytes());

@@ -10,7 +10,13 @@ fn response(status: u16, headers: &[(&'static str, &str)]) -> ResponseHeader {
 
 fn head(response: &ResponseHeader, connection: Option<&str>, tunnel: bool) -> String {
     let mut out = BytesMut::new();
-    put_head(&mut out, response, connection, tunnel);
+    put_head(
+        &mut out,
+        response,
+        &ResponseDress::default(),
+        connection,
+        tunnel,
+    );
     String::from_utf8(out.to_vec()).unwrap()
 }
 

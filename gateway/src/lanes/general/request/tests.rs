@@ -12,10 +12,15 @@ fn forwarded(text: &str, websocket: bool) -> String {
         .expect("a good head")
         .expect("a whole head");
     let bytes = Bytes::copy_from_slice(text.as_bytes());
-    let request = request_header(&head, &bytes, websocket).expect("pingora can hold it");
+    let request = request_line(&head, &bytes).expect("pingora can hold it");
+    assert!(request.headers.is_empty());
+    let mut outgoing = Outgoing::new(&head, bytes, websocket).expect("pingora can hold it");
+    let headers = outgoing.take().expect("they were made");
+    let again = outgoing.take().expect("they can be made again");
+    assert_eq!(headers, again, "a second try differs from the first");
     let target = String::from_utf8_lossy(request.raw_path());
     let mut out = format!("{} {target} {:?}", request.method, request.version);
-    for (name, value) in &request.headers {
+    for (name, value) in &headers {
         out += &format!("|{name}: {}", value.to_str().expect("ASCII"));
     }
     out
@@ -61,4 +66,21 @@ fn only_a_tunnels_request_keeps_its_upgrade() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     assert!(!forwarded(text, false).contains("upgrade: "));
     assert!(forwarded(text, true).contains("|upgrade: websocket"));
+}
+
+#[test]
+fn what_concerns_one_connection_stays_here() {
+    let hops = "Connection: keep-alive, X-Mine ,close\r\nx-mine: 1\r\nX-MINE: 2\r\nKeep-Alive: timeout=5\r\n\
+        TE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nProxy-Authorization: a\r\n\
+        Proxy-Authenticate: b\r\nProxy-Connection: close\r\nHTTP2-Settings: c\r\nUpgrade: h2c\r\n";
+    let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{hops}X-Kept: 1\r\n\r\n");
+    assert_eq!(forwarded(&text, false), "POST / HTTP/1.1|host: a|x-kept: 1");
+}
+
+#[test]
+fn only_the_gateway_says_what_only_it_may_say() {
+    let ours = "X-Hub-Subject: s\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-For: 1.2.3.4\r\n\
+        X-Forwarded-Server: s\r\nX-HUB-Any: 1\r\n";
+    let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{ours}\r\n");
+    assert_eq!(forwarded(&text, false), "GET / HTTP/1.1|host: a");
 }
