@@ -33,6 +33,17 @@ enum Decision {
     Refuse { answer: Vec<u8>, close: bool },
 }
 
+/// What the requests of one connection share.
+struct Conversation<'c> {
+    front: &'c Arc<Front>,
+    connection: &'c Arc<Connection>,
+    shutdown: ShutdownWatch,
+    /// Where the lane leaves the connection after each request.
+    home: Arc<Home>,
+    watchdog: Watchdog,
+    requests: u32,
+}
+
 /// Serves one connection until it ends.
 pub(super) async fn serve(
     front: &Arc<Front>,
@@ -40,75 +51,140 @@ pub(super) async fn serve(
     connection: &Arc<Connection>,
     mut shutdown: ShutdownWatch,
 ) {
-    let mut requests: u32 = 0;
-    let home = Arc::new(Home::default());
-    let mut watchdog = Watchdog::default();
-    let stop = shutdown.clone();
+    let mut conversation = Conversation {
+        front,
+        connection,
+        shutdown: shutdown.clone(),
+        home: Arc::default(),
+        watchdog: Watchdog::default(),
+        requests: 0,
+    };
     let mut drained = pin!(drained(&mut shutdown));
     loop {
-        let listener = Arc::clone(&front.hub.peek().listeners[connection.listener]);
+        let idle_timeout = front.hub.peek().listeners[connection.listener].idle_timeout;
         if downstream.stash().is_empty()
-            && !next_request(&mut downstream, listener.idle_timeout, drained.as_mut()).await
+            && !next_request(&mut downstream, idle_timeout, drained.as_mut()).await
         {
             return;
         }
+        // On the heap while it lasts, so that a connection which waits holds nothing of a request.
+        match Box::pin(conversation.serve_request(downstream)).await {
+            Some(kept) => downstream = kept,
+            None => return,
+        }
+    }
+}
+
+impl Conversation<'_> {
+    /// Serves one request. The connection comes back if it can serve another one.
+    async fn serve_request(&mut self, mut downstream: Box<Downstream>) -> Option<Box<Downstream>> {
+        let (front, connection) = (self.front, self.connection);
+        let listener = Arc::clone(&front.hub.peek().listeners[connection.listener]);
         let began = Instant::now();
         downstream.set_write_timeout(listener.write_timeout);
         let head = match read_head(&mut downstream, &listener).await {
-            Ok(Some(head)) => head,
-            Ok(None) => return,
+            Ok(head) => head?,
             Err(refusal) => {
                 let bytes = refuse_unread(front, connection, &downstream, refusal, began);
-                return end(downstream, &bytes).await;
+                end(downstream, &bytes).await;
+                return None;
             }
         };
-        requests += 1;
+        self.requests += 1;
         let keep_alive = head.keep_alive
-            && requests < listener.requests_per_connection_max
+            && self.requests < listener.requests_per_connection_max
             && !front.hub.asks_clients_to_leave();
         match decide(front, connection, &downstream, &head, began, keep_alive) {
             Decision::Refuse { answer, close } => {
                 downstream.discard(head.len);
                 if close {
-                    return end(downstream, &answer).await;
+                    end(downstream, &answer).await;
+                    return None;
                 }
-                if downstream.send(&answer).await.is_err() {
-                    return;
-                }
-                downstream.end_request();
+                downstream.send(&answer).await.ok()?;
             }
             Decision::Forward(mut exchange) => {
                 match prove_first_chunk(&mut downstream, &head, &listener).await {
                     Ok(true) => {}
-                    Ok(false) => return abandon(&mut exchange, &downstream, &head),
+                    Ok(false) => {
+                        abandon(&mut exchange, &downstream, &head);
+                        return None;
+                    }
                     Err(reason) => {
                         let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
-                        return end(downstream, &bytes).await;
+                        end(downstream, &bytes).await;
+                        return None;
                     }
                 }
-                let returned = forward(
-                    front,
-                    connection,
-                    downstream,
-                    &home,
-                    &mut watchdog,
-                    &head,
-                    exchange,
-                    &listener,
-                    keep_alive,
-                    &stop,
-                )
-                .await;
-                match returned {
-                    None => return,
-                    Some(returned) if returned.reusable => downstream = returned.downstream,
-                    Some(returned) => {
-                        return returned.downstream.linger(LINGER, LINGER_BYTES_MAX).await;
-                    }
+                let returned = self
+                    .forward(downstream, &head, exchange, &listener, keep_alive)
+                    .await?;
+                downstream = returned.downstream;
+                if !returned.reusable {
+                    downstream.linger(LINGER, LINGER_BYTES_MAX).await;
+                    return None;
                 }
-                downstream.end_request();
             }
         }
+        downstream.end_request();
+        Some(downstream)
+    }
+
+    /// Hands the request to the general lane, and waits until it is over.
+    async fn forward(
+        &mut self,
+        mut downstream: Box<Downstream>,
+        head: &Head,
+        mut exchange: Box<Exchange>,
+        listener: &Listener,
+        keep_alive: bool,
+    ) -> Option<Returned> {
+        let route = exchange.route.expect("an admitted request has a route");
+        let route = &exchange.snapshot.config.routes[route];
+        let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
+        let progress = Arc::clone(downstream.progress());
+        progress.reset();
+        let terms = Terms {
+            body: MessageBody::new(head.framing, route.body_bytes_max)
+                .expect("a body that announces too much was refused by the stages"),
+            websocket,
+            keep_alive,
+            body_timeout: listener.body_timeout,
+        };
+        let bytes = downstream.take(head.len).freeze();
+        let made = Http1Session::new(downstream, Arc::clone(&self.home), head, &bytes, terms)
+            .and_then(|session| Ok((session, Outgoing::new(head, bytes, websocket)?)));
+        let (session, outgoing) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let refusal = Refusal::new(Reason::Internal).with_detail(error.to_string());
+                exchange.refuse(refusal);
+                return None;
+            }
+        };
+        let session = ServerSession::new_custom(Box::new(session));
+        let admitted = Box::new(Admitted {
+            connection: Arc::clone(self.connection),
+            progress: Arc::clone(&progress),
+            asked: outgoing.asked(head),
+            outgoing: Some(outgoing),
+            websocket,
+            exchange,
+        });
+        let served = self.front.proxy.process_new_http(session, &self.shutdown);
+        let mut served = pin!(HANDOVER.scope(Cell::new(Some(admitted)), served));
+        let watchdog = &mut self.watchdog;
+        std::future::poll_fn(|cx| {
+            if served.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // Dropping what is served ends it; it is recorded all the same.
+            watchdog
+                .poll(&progress, cx)
+                .map(|()| progress.set_fault(Reason::UpstreamTimeout))
+        })
+        .await;
+        self.home.take()
     }
 }
 
@@ -380,67 +456,4 @@ async fn prove_first_chunk(
     tokio::time::timeout(listener.body_timeout, read)
         .await
         .unwrap_or(Err(Reason::BodyTimeout))
-}
-
-/// Hands the request to the general lane, and waits until it is over.
-#[allow(clippy::too_many_arguments)] // One caller; a struct would only rename them.
-async fn forward(
-    front: &Arc<Front>,
-    connection: &Arc<Connection>,
-    mut downstream: Box<Downstream>,
-    home: &Arc<Home>,
-    watchdog: &mut Watchdog,
-    head: &Head,
-    mut exchange: Box<Exchange>,
-    listener: &Listener,
-    keep_alive: bool,
-    shutdown: &ShutdownWatch,
-) -> Option<Returned> {
-    let route = exchange.route.expect("an admitted request has a route");
-    let route = &exchange.snapshot.config.routes[route];
-    let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
-    let progress = Arc::clone(downstream.progress());
-    progress.reset();
-    let terms = Terms {
-        body: MessageBody::new(head.framing, route.body_bytes_max)
-            .expect("a body that announces too much was refused by the stages"),
-        websocket,
-        keep_alive,
-        body_timeout: listener.body_timeout,
-    };
-    let bytes = downstream.take(head.len).freeze();
-    let made = Http1Session::new(downstream, Arc::clone(home), head, &bytes, terms)
-        .and_then(|session| Ok((session, Outgoing::new(head, bytes, websocket)?)));
-    let (session, outgoing) = match made {
-        Ok(made) => made,
-        Err(error) => {
-            let refusal = Refusal::new(Reason::Internal).with_detail(error.to_string());
-            exchange.refuse(refusal);
-            return None;
-        }
-    };
-    let session = ServerSession::new_custom(Box::new(session));
-    let admitted = Admitted {
-        connection: Arc::clone(connection),
-        progress: Arc::clone(&progress),
-        asked: outgoing.asked(head),
-        outgoing: Some(outgoing),
-        websocket,
-        exchange,
-    };
-    {
-        let served = front.proxy.process_new_http(session, shutdown);
-        let mut served = pin!(HANDOVER.scope(Cell::new(Some(admitted)), served));
-        std::future::poll_fn(|cx| {
-            if served.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            // Dropping what is served ends it; it is recorded all the same.
-            watchdog
-                .poll(&progress, cx)
-                .map(|()| progress.set_fault(Reason::UpstreamTimeout))
-        })
-        .await;
-    }
-    home.take()
 }

@@ -44,7 +44,7 @@ tokio::task_local! {
     /// context of their own.
     pub(crate) static STREAM: StreamContext;
     /// The request that the front hands over, until [`GeneralLane::new_ctx`] takes it.
-    pub(crate) static HANDOVER: Cell<Option<Admitted>>;
+    pub(crate) static HANDOVER: Cell<Option<Box<Admitted>>>;
 }
 
 /// An HTTP/2 stream as the front hands it over.
@@ -81,7 +81,7 @@ pub(crate) struct Asked {
 /// pingora's per-request context: empty until the request is admitted.
 #[derive(Debug, Default)]
 pub(crate) struct Context {
-    admitted: Option<Admitted>,
+    admitted: Option<Box<Admitted>>,
     /// Request body bytes seen in this try, for HTTP/2, whose framing pingora checks.
     body_bytes: u64,
     /// Tries on another endpoint after one that could not be reached.
@@ -141,7 +141,7 @@ impl Admitted {
 impl Context {
     fn admitted(&mut self) -> Result<&mut Admitted> {
         self.admitted
-            .as_mut()
+            .as_deref_mut()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a request was never admitted"))
     }
 }
@@ -173,14 +173,14 @@ impl ProxyHttp for GeneralLane {
         view::join_cookies(request)?;
         let asked = view::asked(request);
         let verdict = view::admit(&self.hub, &connection, session.req_header());
-        let admitted = ctx.admitted.insert(Admitted {
+        let admitted = ctx.admitted.insert(Box::new(Admitted {
             exchange: verdict.exchange,
             connection,
             progress,
             asked,
             outgoing: None,
             websocket: false,
-        });
+        }));
         match verdict.refusal {
             None => Ok(false),
             Some(refusal) => {
