@@ -19,6 +19,7 @@ pub mod router;
 pub mod run;
 pub mod snapshot;
 pub mod stages;
+pub mod switch;
 pub mod telemetry;
 pub mod tenant_state;
 pub mod upstream;
