@@ -11,6 +11,7 @@ use crate::lanes::general::GeneralLane;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::snapshot::Snapshot;
+use crate::switch::traffic::Switchboard;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
 use hub_config::Problems;
@@ -90,6 +91,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         limiter: Limiter::new(config.limiter_keys_max),
         refusals: Refusals::new(config.admin.refusals_remembered),
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
+        switchboard: Switchboard::default(),
     };
     let workers = match config.gateway.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
