@@ -1,0 +1,286 @@
+//! Judges of one colour beside the other: is green worse than blue?
+//!
+//! | judge | looks at | answers within | wrong how often |
+//! |---|---|---|---|
+//! | [`fast`] | totals of the last seconds, by thresholds | a second | as its thresholds are chosen |
+//! | [`errors`] | failed requests, by a sequential test | thousands of requests | `alpha` for a whole deployment |
+//! | [`latency`] | requests above quantiles of blue, by the same test | hundreds of requests | likewise |
+//!
+//! The sequential ones may be asked at every second of every step: their bound on false alarms covers
+//! all looks together. What they compare and why that is valid stands in `docs/judges.md`.
+//!
+//! ```
+//! use hub_stats::judge::{Arm, Strata, Verdict, errors::Errors};
+//!
+//! let strata = Strata::choose([(7, 90_000), (8, 12)], 1_000);
+//! let mut errors = Errors::new(strata.len(), errors_config());
+//! for second in 0..200 {
+//!     let arm = if second < 100 { Arm::Before } else { Arm::Green };
+//!     let failed = if second < 100 { second % 20 / 19 } else { second % 2 };
+//!     errors.record(strata.of(7), arm, 50, failed);
+//!     errors.record(strata.of(9), Arm::Beside, 900, second % 2);
+//!     errors.close();
+//! }
+//! let Verdict::Worse(finding) = errors.look() else { panic!("1 % of green's requests fail") };
+//! assert!(finding.to_string().contains("50 of 5000"), "{finding}");
+//! # fn errors_config() -> hub_stats::judge::errors::Config { Default::default() }
+//! ```
+//!
+//! Invariant: state is bounded by the number of strata, which is at most [`STRATA_MAX`], whatever
+//! tenants do; no sample, however odd, makes a judge panic or its evidence something else than a number.
+
+pub mod errors;
+pub mod fast;
+pub mod histogram;
+pub mod latency;
+mod ledger;
+mod odds;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Chance of rolling back a green that is no worse than blue, for one deployment, over all sequential
+/// judges, looks and steps. [`errors::Config`] and [`latency::Config`] take half of it each.
+pub const ALPHA_PER_DEPLOYMENT: f64 = 0.01;
+
+/// Most strata of one deployment, the pool included.
+pub const STRATA_MAX: usize = 33;
+
+/// What a request says about green: who answered it, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// Green answered.
+    Green,
+    /// Blue answered, for a tenant that this deployment moves to green in a coming step. Green is
+    /// measured by what its tenants had before. Where single requests are split between the colours
+    /// instead of tenants, all that blue answers is of this arm.
+    Before,
+    /// Blue answered, for a tenant that stays. It tells a bad hour from a bad colour.
+    Beside,
+}
+
+/// One of the groups that are compared with themselves: a tenant of much traffic, or the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StratumId(u8);
+
+impl StratumId {
+    /// All tenants that have no stratum of their own.
+    pub const POOL: Self = Self(0);
+
+    /// Position among the strata of a deployment; the pool is 0.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for StratumId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("the pool of small tenants"),
+            number => write!(f, "stratum {number}"),
+        }
+    }
+}
+
+/// Which tenant belongs to which stratum. Chosen once, before the first look, from traffic that went
+/// before: strata chosen by what the judges have seen would void their bound.
+#[derive(Clone, Debug, Default)]
+pub struct Strata {
+    own: BTreeMap<u64, StratumId>,
+}
+
+impl Strata {
+    /// Gives a stratum of its own to each tenant (any key of 64 bits) with at least `requests_min`
+    /// requests, the busiest first, up to [`STRATA_MAX`] less the pool. Holds no more than it keeps.
+    pub fn choose(traffic: impl IntoIterator<Item = (u64, u64)>, requests_min: u64) -> Self {
+        let mut busiest: Vec<(u64, u64)> = Vec::with_capacity(STRATA_MAX);
+        for (tenant, requests) in traffic {
+            let place = busiest.partition_point(|&(other, _)| other >= requests);
+            if requests < requests_min || place >= STRATA_MAX - 1 {
+                continue;
+            }
+            busiest.truncate(STRATA_MAX - 2);
+            busiest.insert(place, (requests, tenant));
+        }
+        let ids = (1_u8..).map(StratumId);
+        Self {
+            own: busiest.into_iter().map(|(_, key)| key).zip(ids).collect(),
+        }
+    }
+
+    /// The tenant's stratum. Takes a look-up among at most [`STRATA_MAX`].
+    pub fn of(&self, tenant: u64) -> StratumId {
+        self.own.get(&tenant).copied().unwrap_or(StratumId::POOL)
+    }
+
+    /// The tenant that has `stratum` to itself; `None` for the pool.
+    pub fn tenant(&self, stratum: StratumId) -> Option<u64> {
+        let mut own = self.own.iter();
+        own.find_map(|(tenant, id)| (*id == stratum).then_some(*tenant))
+    }
+
+    /// Strata, the pool included: 1 to [`STRATA_MAX`].
+    pub fn len(&self) -> usize {
+        self.own.len() + 1
+    }
+
+    /// Never: there is always the pool.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// What a sequential judge says at a look.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Neither is shown yet.
+    Continue(Finding),
+    /// Green is worse than what is tolerated: roll back.
+    Worse(Finding),
+    /// Green is shown to be within the margin in this step: it may have more traffic.
+    NotWorse(Finding),
+}
+
+/// The numbers behind a [`Verdict`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What was counted, such as `failed` or `slower than blue's p99`.
+    pub what: &'static str,
+    /// The stratum that says most, if it says more than all of them together.
+    pub stratum: Option<StratumId>,
+    /// Green's requests that were compared.
+    pub green: Count,
+    /// Blue's requests that they were compared with.
+    pub reference: Count,
+    /// Estimated odds of the event on green over those on blue (Mantel and Haenszel); infinite where
+    /// blue had none.
+    pub estimate: f64,
+    /// Odds ratios that the data do not refute, at every look at once.
+    pub interval: (f64, f64),
+    /// Up to this odds ratio green is tolerated.
+    pub tolerated: f64,
+    /// Evidence that green is worse: a bet that pays this much, and on average no more than 1 if green
+    /// is tolerable.
+    pub evidence: f64,
+    /// The evidence at which green is judged worse.
+    pub evidence_min: f64,
+    /// Evidence that green is worse than blue in the same seconds; `None` where blue had no traffic.
+    pub beside: Option<f64>,
+    /// What `beside` has to reach too.
+    pub beside_min: f64,
+    /// Evidence that green is within the margin, in this step.
+    pub not_worse: f64,
+    /// The evidence at which it is believed.
+    pub not_worse_min: f64,
+}
+
+/// Requests, and those with the event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// All requests.
+    pub requests: u64,
+    /// Requests with the event.
+    pub events: u64,
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// The numbers, whatever the verdict.
+    pub fn finding(&self) -> &Finding {
+        match self {
+            Self::Continue(finding) | Self::Worse(finding) | Self::NotWorse(finding) => finding,
+        }
+    }
+
+    /// Whether green has to go.
+    pub fn is_worse(&self) -> bool {
+        matches!(self, Self::Worse(_))
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self {
+            Self::Continue(_) => "undecided",
+            Self::Worse(_) => "worse",
+            Self::NotWorse(_) => "not worse",
+        };
+        write!(f, "{word}: {}", self.finding())
+    }
+}
+
+// === impl Count ===
+
+impl Count {
+    /// Share of requests with the event; 0 of none.
+    pub fn share(self) -> f64 {
+        if self.requests == 0 {
+            return 0.0;
+        }
+        self.events as f64 / self.requests as f64
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.share() * 100.0;
+        write!(f, "{} of {} ({percent:.3} %)", self.events, self.requests)
+    }
+}
+
+impl Finding {
+    /// The verdict that follows; `matters` is whether green may be held worse at all.
+    fn verdict(self, matters: bool) -> Verdict {
+        let beside = self.beside.is_none_or(|beside| beside >= self.beside_min);
+        if matters && beside && self.evidence >= self.evidence_min {
+            Verdict::Worse(self)
+        } else if self.not_worse >= self.not_worse_min && self.evidence < self.evidence_min {
+            Verdict::NotWorse(self)
+        } else {
+            Verdict::Continue(self)
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (low, high) = self.interval;
+        write!(f, "{}", self.what)?;
+        if let Some(stratum) = self.stratum {
+            write!(f, " for {stratum}")?;
+        }
+        write!(
+            f,
+            ": {} on green, {} on blue; odds ratio {:.2} ({low:.2} to {high:.2}), tolerated {:.2}; \
+             evidence {:.3e} of {:.0}",
+            self.green,
+            self.reference,
+            self.estimate,
+            self.tolerated,
+            self.evidence,
+            self.evidence_min,
+        )?;
+        match self.beside {
+            Some(beside) => write!(
+                f,
+                ", beside blue now {beside:.3e} of {:.0}",
+                self.beside_min
+            )?,
+            None => f.write_str(", blue has no traffic to stand beside")?,
+        }
+        write!(
+            f,
+            "; not worse {:.3e} of {:.0}",
+            self.not_worse, self.not_worse_min
+        )
+    }
+}
+
+/// The value, or the nearest of the bounds; the lower one for what is not a number.
+fn within(value: f64, low: f64, high: f64) -> f64 {
+    if value > low { value.min(high) } else { low }
+}
+
+#[cfg(test)]
+mod tests;

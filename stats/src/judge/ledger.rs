@@ -1,0 +1,473 @@
+//! What both sequential judges share: which requests of green are compared with which of blue.
+//!
+//! Seconds are closed one by one. In each, and for each stratum, green's requests are compared with what
+//! blue answered for the same tenants before they moved (or in the same second, where the colours share a
+//! tenant): tenants differ from each other far more than colours do. Each request of blue is used once.
+//! Where a stratum has no such requests left, its green requests join *the rest*, which is compared
+//! with what blue answers for others in the same second.
+//!
+//! Evidence that green is worse is the mean of two bets: one on an odds ratio that all strata have in
+//! common (the product over strata), and one on a single stratum (the mean over strata). A mean of bets
+//! is a bet, whatever they have to do with each other. Half of the stake is laid at the beginning. The
+//! other half is laid out over later starts, one every [`START_EVERY`] seconds, so that a green which
+//! was good for an hour is not believed for another one after it has turned bad (the e-detector of
+//! J. Shin, A. Ramdas, A. Rinaldo 2024 does the same with unbounded starts).
+//!
+//! A second comparison, all of green *beside* all of blue in the same seconds, must agree, so that a bad
+//! hour of what both colours rely on is not held against green. It can only prevent a verdict.
+
+use super::odds::{Grid, LogSum, Odds, Table, log_mean, sane_odds};
+use super::{Arm, Count, Finding, StratumId, within};
+use std::collections::VecDeque;
+
+/// Seconds with requests of blue that a stratum keeps for comparison; the oldest go first.
+const WAITING_MAX: usize = 256;
+/// Of those that wait, green's second gets one in so many, so that they last for a few minutes.
+const WAITING_SHARE: usize = 64;
+/// Seconds between starts.
+const START_EVERY: u32 = 30;
+/// Later starts that are followed; the stake of older ones is given up.
+const STARTS_MAX: usize = 4;
+/// Seconds without a request on blue after which green has nothing to stand beside.
+const BLUE_SILENT_MAX: u32 = 5;
+
+/// Requests of one arm and stratum in one second, and how many of them had each of `L` events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell<const L: usize> {
+    pub(crate) requests: u32,
+    pub(crate) events: [u32; L],
+}
+
+/// How the same requests count in each comparison.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample<const L: usize> {
+    /// With the stratum itself; `None` where it cannot be compared yet.
+    pub(crate) own: Option<Cell<L>>,
+    /// Of green with the rest.
+    pub(crate) rest: Cell<L>,
+    /// Of green with blue in the same second.
+    pub(crate) beside: Cell<L>,
+}
+
+/// Bounds of a judgement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub(crate) alpha: f64,
+    pub(crate) beside_alpha: f64,
+    pub(crate) promote_alpha: f64,
+    pub(crate) tolerated: f64,
+    pub(crate) margin: f64,
+}
+
+/// All comparisons of one judge.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger<const L: usize> {
+    rule: Rule,
+    grid: Grid,
+    strata: Vec<Stratum<L>>,
+    /// The first one from the beginning, then later starts, the oldest first.
+    starts: VecDeque<Start<L>>,
+    seconds: u32,
+    /// What strata have in common, since the last step began.
+    step: [Odds; L],
+    /// Blue's requests of the second, of all strata; of those that stay; green's.
+    blue: Cell<L>,
+    others: Cell<L>,
+    green: Cell<L>,
+    blue_silent: u32,
+    bursts: [Bursts; L],
+}
+
+/// Requests of a stratum that are still to be compared.
+#[derive(Clone, Debug)]
+struct Stratum<const L: usize> {
+    waiting: VecDeque<Cell<L>>,
+    green: Cell<L>,
+    /// The same requests as `green`, as the rest counts them.
+    green_rest: Cell<L>,
+    /// Of this second, before it waits.
+    before: Cell<L>,
+}
+
+/// Bets from one second on.
+#[derive(Clone, Debug)]
+struct Start<const L: usize> {
+    /// Logarithm of its part of the stake.
+    stake: f64,
+    common: [Odds; L],
+    /// One for each stratum, then the rest.
+    strata: Vec<[Odds; L]>,
+    beside: [Odds; L],
+}
+
+/// How much more the events of blue vary from second to second than if they came independently.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bursts {
+    last: Count,
+    all: Count,
+    seconds: u32,
+    observed: f64,
+    expected: f64,
+}
+
+// === impl Cell ===
+
+impl<const L: usize> Default for Cell<L> {
+    fn default() -> Self {
+        Self {
+            requests: 0,
+            events: [0; L],
+        }
+    }
+}
+
+impl<const L: usize> Cell<L> {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        for (mine, theirs) in self.events.iter_mut().zip(&other.events) {
+            *mine = mine.saturating_add(*theirs);
+        }
+    }
+
+    fn count(&self, level: usize) -> Count {
+        Count {
+            requests: self.requests.into(),
+            events: self.events[level].into(),
+        }
+    }
+}
+
+// === impl Ledger ===
+
+impl<const L: usize> Ledger<L> {
+    pub(crate) fn new(strata: usize, rule: Rule) -> Self {
+        let strata = strata.clamp(1, super::STRATA_MAX);
+        let rule = Rule {
+            tolerated: sane_odds(rule.tolerated),
+            margin: sane_odds(rule.margin),
+            ..rule
+        };
+        Self {
+            rule,
+            grid: Grid::with(rule.tolerated, rule.margin),
+            strata: vec![Stratum::default(); strata],
+            starts: VecDeque::from([Start::new(strata, 0.5)]),
+            seconds: 0,
+            step: none(),
+            blue: Cell::default(),
+            others: Cell::default(),
+            green: Cell::default(),
+            blue_silent: BLUE_SILENT_MAX,
+            bursts: [Bursts::default(); L],
+        }
+    }
+
+    /// Adds requests to the second that is open. A stratum that was never chosen is the pool.
+    pub(crate) fn record(&mut self, stratum: StratumId, arm: Arm, sample: &Sample<L>) {
+        let known = stratum.index() < self.strata.len();
+        let stratum = &mut self.strata[if known { stratum.index() } else { 0 }];
+        match arm {
+            Arm::Green => {
+                self.green.add(&sample.beside);
+                stratum.green_rest.add(&sample.rest);
+                if let Some(own) = &sample.own {
+                    stratum.green.add(own);
+                }
+            }
+            Arm::Before => {
+                self.blue.add(&sample.beside);
+                if let Some(own) = &sample.own {
+                    stratum.before.add(own);
+                }
+            }
+            Arm::Beside => {
+                self.blue.add(&sample.beside);
+                self.others.add(&sample.beside);
+            }
+        }
+    }
+
+    /// Closes the second: everything in it is compared, and counts from the next look on.
+    pub(crate) fn close(&mut self) {
+        let mut rest = Cell::default();
+        for index in 0..self.strata.len() {
+            let (green, green_rest) = self.strata[index].open();
+            let taken = (green.requests > 0).then(|| self.strata[index].take_waiting());
+            match taken.flatten() {
+                Some(reference) => self.compare(&green, &reference, index),
+                None => rest.add(&green_rest),
+            }
+        }
+        let others = std::mem::take(&mut self.others);
+        self.compare(&rest, &others, self.strata.len());
+        self.compare_beside();
+        let blue = std::mem::take(&mut self.blue);
+        self.green = Cell::default();
+        for (level, bursts) in self.bursts.iter_mut().enumerate() {
+            bursts.observe(blue.count(level));
+        }
+        self.blue_silent = match blue.requests {
+            0 => self.blue_silent.saturating_add(1),
+            _ => 0,
+        };
+        self.seconds = self.seconds.saturating_add(1);
+        if self.seconds.is_multiple_of(START_EVERY) {
+            self.start();
+        }
+    }
+
+    /// Lays the next part of the second half of the stake: 1/2, 1/6, 1/12 and so on of it, all of which
+    /// add up to the half.
+    fn start(&mut self) {
+        let number = f64::from(self.seconds / START_EVERY);
+        if self.starts.len() > STARTS_MAX {
+            self.starts.remove(1);
+        }
+        let stake = 0.5 / (number * (number + 1.0));
+        self.starts.push_back(Start::new(self.strata.len(), stake));
+    }
+
+    fn compare(&mut self, green: &Cell<L>, reference: &Cell<L>, stratum: usize) {
+        if green.requests == 0 || reference.requests == 0 {
+            return;
+        }
+        for level in 0..L {
+            let table = table(green, reference, level);
+            let likelihood = self.grid.likelihood(table);
+            let weight = self.bursts[level].weight();
+            for start in &mut self.starts {
+                start.common[level].add(table, likelihood.as_ref(), weight);
+                start.strata[stratum][level].add(table, likelihood.as_ref(), weight);
+            }
+            self.step[level].add(table, likelihood.as_ref(), weight);
+        }
+    }
+
+    fn compare_beside(&mut self) {
+        if self.green.requests == 0 || self.blue.requests == 0 {
+            return;
+        }
+        for level in 0..L {
+            let table = table(&self.green, &self.blue, level);
+            let likelihood = self.grid.likelihood(table);
+            let weight = self.bursts[level].weight();
+            for start in &mut self.starts {
+                start.beside[level].add(table, likelihood.as_ref(), weight);
+            }
+        }
+    }
+
+    /// Begins a step: what is shown about green being no worse is to be shown anew.
+    pub(crate) fn begin_step(&mut self) {
+        self.step = none();
+    }
+
+    /// The evidence as it stands; `names` are those of the levels.
+    pub(crate) fn finding(&self, names: [&'static str; L]) -> Finding {
+        let tolerated = self.grid.point(self.rule.tolerated);
+        let mut most = Most::of(&self.starts[0]);
+        let mut total = LogSum::default();
+        for start in &self.starts {
+            for level in 0..L {
+                total.add(start.stake + start.evidence(level, tolerated, &mut most));
+            }
+        }
+        // Beside blue nothing is tolerated: what is asked is whether there is a difference at all.
+        let at_one = self.grid.point(1.0);
+        let mut beside = LogSum::default();
+        for start in &self.starts {
+            for odds in &start.beside {
+                beside.add(start.stake + odds.above(at_one));
+            }
+        }
+        let alpha = bounded(self.rule.alpha);
+        let levels = (L as f64).ln();
+        Finding {
+            what: names[most.level],
+            // The rest is no group of tenants that a reader could look up.
+            stratum: most
+                .stratum
+                .filter(|&index| index < self.strata.len())
+                .and_then(|index| u8::try_from(index).ok())
+                .map(StratumId),
+            green: most.odds.green,
+            reference: most.odds.reference,
+            estimate: most.odds.estimate(),
+            interval: most.odds.interval(&self.grid, -alpha.ln()),
+            tolerated: self.rule.tolerated,
+            evidence: exp(total.log - levels),
+            evidence_min: alpha.recip(),
+            beside: (self.blue_silent < BLUE_SILENT_MAX).then(|| exp(beside.log - levels)),
+            beside_min: bounded(self.rule.beside_alpha).recip(),
+            not_worse: 0.0,
+            not_worse_min: bounded(self.rule.promote_alpha).recip(),
+        }
+    }
+
+    /// Evidence that, in this step, green's odds ratio is below the margin.
+    pub(crate) fn not_worse(&self, level: usize) -> f64 {
+        exp(self.step[level].below(self.grid.point(self.rule.margin)))
+    }
+
+    /// The weight of the open second's bets. Known before its events are.
+    pub(crate) fn weight(&self, level: usize) -> f64 {
+        self.bursts[level].weight()
+    }
+}
+
+fn none<const L: usize>() -> [Odds; L] {
+    std::array::from_fn(|_| Odds::default())
+}
+
+/// A chance that can be divided by.
+fn bounded(alpha: f64) -> f64 {
+    within(alpha, 1e-12, 1.0)
+}
+
+// === impl Start ===
+
+/// The odds that say most.
+struct Most<'a> {
+    evidence: f64,
+    odds: &'a Odds,
+    level: usize,
+    stratum: Option<usize>,
+}
+
+impl<const L: usize> Start<L> {
+    fn new(strata: usize, stake: f64) -> Self {
+        Self {
+            stake: stake.ln(),
+            common: none(),
+            strata: std::iter::repeat_with(none).take(strata + 1).collect(),
+            beside: none(),
+        }
+    }
+
+    /// Logarithm of the evidence at one level. Keeps in `most` what says most.
+    fn evidence<'a>(&'a self, level: usize, tolerated: usize, most: &mut Most<'a>) -> f64 {
+        let common = self.common[level].above(tolerated);
+        most.consider(self.stake + common, &self.common[level], level, None);
+        let slots = (self.strata.len() as f64).ln();
+        let mut single = LogSum::default();
+        for (index, odds) in self.strata.iter().enumerate() {
+            let evidence = odds[level].above(tolerated);
+            single.add(evidence - slots);
+            most.consider(self.stake + evidence, &odds[level], level, Some(index));
+        }
+        log_mean([common, single.log].into_iter())
+    }
+}
+
+impl<'a> Most<'a> {
+    fn of<const L: usize>(start: &'a Start<L>) -> Self {
+        Self {
+            evidence: f64::NEG_INFINITY,
+            odds: &start.common[0],
+            level: 0,
+            stratum: None,
+        }
+    }
+
+    fn consider(&mut self, evidence: f64, odds: &'a Odds, level: usize, stratum: Option<usize>) {
+        // A stratum that says all there is to say is named.
+        let more = match stratum {
+            None => evidence > self.evidence,
+            Some(_) => evidence >= self.evidence && evidence > 0.0,
+        };
+        if more && odds.green.requests > 0 {
+            (self.evidence, self.odds) = (evidence, odds);
+            (self.level, self.stratum) = (level, stratum);
+        }
+    }
+}
+
+/// `exp` that stays a number.
+pub(crate) fn exp(log: f64) -> f64 {
+    log.min(700.0).exp()
+}
+
+fn table<const L: usize>(green: &Cell<L>, reference: &Cell<L>, level: usize) -> Table {
+    Table {
+        green: green.count(level),
+        reference: reference.count(level),
+    }
+}
+
+// === impl Stratum ===
+
+impl<const L: usize> Default for Stratum<L> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            green: Cell::default(),
+            green_rest: Cell::default(),
+            before: Cell::default(),
+        }
+    }
+}
+
+impl<const L: usize> Stratum<L> {
+    /// Puts blue's requests of the second with those that wait, and gives green's.
+    fn open(&mut self) -> (Cell<L>, Cell<L>) {
+        let before = std::mem::take(&mut self.before);
+        if before.requests > 0 {
+            if self.waiting.len() == WAITING_MAX {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(before);
+        }
+        (
+            std::mem::take(&mut self.green),
+            std::mem::take(&mut self.green_rest),
+        )
+    }
+
+    /// The newest of those that wait; how many is decided by how many there are, not by what is in them.
+    fn take_waiting(&mut self) -> Option<Cell<L>> {
+        let mut taken = self.waiting.pop_back()?;
+        for _ in 0..(self.waiting.len() / WAITING_SHARE) {
+            if let Some(cell) = self.waiting.pop_back() {
+                taken.add(&cell);
+            }
+        }
+        Some(taken)
+    }
+}
+
+// === impl Bursts ===
+
+impl Bursts {
+    /// Seconds before the variation is believed.
+    const SECONDS_MIN: u32 = 20;
+    /// Errors that come ten at a time count for one; more than that is not discounted.
+    const MOST: f64 = 10.0;
+
+    /// Compares with the second before, so that a rate that changes slowly is no burst (J. von Neumann
+    /// 1941: mean square successive difference).
+    fn observe(&mut self, now: Count) {
+        if now.requests == 0 {
+            return;
+        }
+        self.all.add(now);
+        let (last, share) = (self.last, self.all.share());
+        if last.requests > 0 {
+            let inverse = (now.requests as f64).recip() + (last.requests as f64).recip();
+            self.observed += (now.share() - last.share()).powi(2);
+            self.expected += share * (1.0 - share).max(0.0) * inverse;
+            self.seconds = self.seconds.saturating_add(1);
+        }
+        self.last = now;
+    }
+
+    /// One over the index of dispersion: what evidence is worth where events come in bursts (a
+    /// quasi-likelihood, R. Wedderburn 1974). Never above 1.
+    fn weight(&self) -> f64 {
+        if self.seconds < Self::SECONDS_MIN || self.expected <= 0.0 {
+            return 1.0;
+        }
+        (self.observed / self.expected)
+            .clamp(1.0, Self::MOST)
+            .recip()
+    }
+}
