@@ -11,11 +11,13 @@ use crate::lanes::general::GeneralLane;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::snapshot::Snapshot;
+use crate::switch::driver::{self, Found, Rollouts};
 use crate::switch::traffic::Switchboard;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
 use hub_config::Problems;
 use hub_config::runtime::{Config, LogLevel};
+use hub_store::Embedded;
 use parking_lot::Mutex;
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -97,6 +99,20 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     };
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(4)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control plane's thread")?;
+    // Before the first snapshot, so that no request goes by the configured colour where a rollout has
+    // decided on another one.
+    let store = config
+        .store_directory
+        .as_ref()
+        .map(|directory| open_store(directory, &shared, &control))
+        .transpose()?;
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::default());
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
@@ -109,13 +125,6 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the data plane's threads")?;
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(4)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the control plane's thread")?;
     let reloader = Reloader::start(Arc::clone(&hub), file, control.handle().clone(), began)
         .context("cannot start the reload thread")?;
 
@@ -123,7 +132,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     for index in 0..hub.listeners.len() {
         data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
     }
-    control.block_on(operate(hub, ready_file, reloader, admin_socket))?;
+    control.block_on(operate(hub, ready_file, reloader, admin_socket, store))?;
     // Requests that are still running after the drain's time are cut here.
     data.shutdown_background();
     control.shutdown_background();
@@ -152,6 +161,19 @@ fn bind(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BoundListener>>, F
             Ok(Arc::new(bound))
         })
         .collect()
+}
+
+/// Opens the store and takes over the routing that its ledger says.
+fn open_store(
+    directory: &Path,
+    shared: &Shared,
+    control: &tokio::runtime::Runtime,
+) -> anyhow::Result<(Embedded, Vec<Found>)> {
+    let store = Embedded::open(directory, &Default::default()).context("cannot open the store")?;
+    let found = control
+        .block_on(driver::find(&store, &shared.switchboard))
+        .context("cannot read the ledger of rollouts")?;
+    Ok((store, found))
 }
 
 /// Runs one listener as a pingora service on a socket that we have bound.
@@ -189,13 +211,17 @@ async fn operate(
     ready_file: Option<PathBuf>,
     reloader: Reloader,
     admin_socket: AdminSocket,
+    store: Option<(Embedded, Vec<Found>)>,
 ) -> anyhow::Result<()> {
     let admin_address = admin_socket.address()?;
     let mut signals = Signals::new().context("cannot listen for signals")?;
     hub.snapshot()
         .clusters
         .start_health_checks(&tokio::runtime::Handle::current());
-    let admin = Admin::new(Arc::clone(&hub), reloader.clone());
+    let rollouts = store.map(|(store, found)| {
+        Rollouts::start(Arc::clone(&hub), reloader.clone(), Arc::new(store), found)
+    });
+    let admin = Admin::new(Arc::clone(&hub), reloader.clone(), rollouts);
     tokio::spawn(async move {
         if let Err(error) = admin.serve(admin_socket).await {
             tracing::error!(%error, "the admin API ended");

@@ -165,6 +165,11 @@ impl Exchange {
         self.refusal.as_ref().map(|refusal| refusal.reason)
     }
 
+    /// Its place on a colour.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
+    }
+
     /// Gives the tenant's place and the colour back: the request is over, though its exchange may live on.
     pub(crate) fn release(&mut self) {
         self.permit = None;

@@ -29,6 +29,9 @@ pub struct Plan {
     pub drain_timeout_us: i64,
     /// How long the old colour is kept afterwards.
     pub bake_us: i64,
+    /// Requests on the new colour that a stage needs before anything but proof lets it pass.
+    #[serde(default)]
+    pub requests_min: u64,
 }
 
 /// A stage of a canary.
@@ -72,6 +75,7 @@ impl Default for Plan {
             verdict_timeout_us: 300 * SECOND,
             drain_timeout_us: 30 * SECOND,
             bake_us: 600 * SECOND,
+            requests_min: 100,
         }
     }
 }

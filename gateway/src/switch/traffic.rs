@@ -9,12 +9,15 @@
 //! first and looks for the end second, closing ends first and counts second.
 
 use super::plan::{Routing, WHOLE};
+use super::watch::{Ending, Sample, Watch};
 use crate::telemetry::shards::thread_number;
+use arc_swap::ArcSwapOption;
 use hub_config::runtime::{Colour, Config};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Counts of one generation and colour are split over so many cache lines.
@@ -34,6 +37,8 @@ pub struct Generation {
     counts: [Count; SHARDS],
     closed: AtomicBool,
     left: Notify,
+    /// Who judges which new colour by what happens here.
+    watch: ArcSwapOption<(Colour, Arc<Watch>)>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +91,7 @@ impl Generation {
             counts: Default::default(),
             closed: AtomicBool::new(false),
             left: Notify::new(),
+            watch: ArcSwapOption::empty(),
         }
     }
 
@@ -108,6 +114,16 @@ impl Generation {
         self.counts[shard].0[index(colour)].fetch_add(1, Ordering::SeqCst);
         // Dropping the guard takes it back.
         (!self.closed.load(Ordering::SeqCst)).then_some(guard)
+    }
+
+    /// From now on `watch` hears of requests; `to` is the new colour.
+    pub fn watch_with(&self, to: Colour, watch: Arc<Watch>) {
+        self.watch.store(Some(Arc::new((to, watch))));
+    }
+
+    /// Nobody hears of requests any more.
+    pub fn stop_watching(&self) {
+        self.watch.store(None);
     }
 
     /// Requests on `colour`.
@@ -136,6 +152,25 @@ impl Generation {
     }
 }
 
+impl Guard {
+    /// Tells the judges, where there are some, how the request ended. `who` is the tenant's id, or the
+    /// client's address.
+    pub fn tell(&self, cluster: &str, id: &[u8], latency: Duration, ending: Ending) {
+        let watch = self.generation.watch.load();
+        let Some(watch) = watch.as_deref() else {
+            return;
+        };
+        let (to, watch) = watch;
+        watch.tell(Sample {
+            who: who(id),
+            latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
+            place: place(cluster, id),
+            on_new: self.colour == *to,
+            ending,
+        });
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         let count = &self.generation.counts[self.shard].0[index(self.colour)];
@@ -147,18 +182,26 @@ impl Drop for Guard {
     }
 }
 
-/// A place among [`WHOLE`], the same in every process: FNV-1a, then the finalizer of SplitMix64, since
-/// FNV leaves the upper bits of short texts alike. The cluster is part of it, so that no tenant is the
-/// first of every canary.
-fn place(cluster: &str, who: &[u8]) -> u16 {
-    let bytes = cluster.as_bytes().iter().chain([&0]).chain(who);
+/// A place among [`WHOLE`], the same in every process. The cluster is part of it, so that no tenant is
+/// the first of every canary.
+fn place(cluster: &str, id: &[u8]) -> u16 {
+    let hash = hash(cluster.as_bytes().iter().chain([&0]).chain(id));
+    u16::try_from(hash % u64::from(WHOLE)).expect("less than the whole")
+}
+
+/// A number for a tenant's id, or for a client's address.
+pub(super) fn who(id: &[u8]) -> u64 {
+    hash(id.iter())
+}
+
+/// FNV-1a, then the finalizer of SplitMix64, since FNV leaves the upper bits of short texts alike.
+fn hash<'b>(bytes: impl Iterator<Item = &'b u8>) -> u64 {
     let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
-    u16::try_from(hash % u64::from(WHOLE)).expect("less than the whole")
+    hash ^ hash >> 31
 }
 
 // === impl Switchboard ===
