@@ -8,7 +8,7 @@
 
 use super::ledger::{Cell, Ledger, Rule, Sample, exp};
 use super::odds::log_mean;
-use super::{ALPHA_PER_DEPLOYMENT, Arm, StratumId, Verdict, within};
+use super::{ALPHA_PER_DEPLOYMENT, Arm, Split, StratumId, Verdict, within};
 
 /// Bounds. Odds ratios and shares are plain numbers: 1.5 is one and a half times, 0.01 is one percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub beside_alpha: f64,
     /// Chance of a false [`Verdict::NotWorse`] in one step. Default 0.05.
     pub promote_alpha: f64,
+    /// How green gets its share. Default [`Split::Tenants`].
+    pub split: Split,
     /// Odds ratio up to which green is not held worse. At least 1. Default 1.5.
     pub tolerated: f64,
     /// Odds ratio that green must be shown to stay below to be held not worse. Above `tolerated`.
@@ -51,6 +53,7 @@ impl Default for Config {
             alpha: ALPHA_PER_DEPLOYMENT / 2.0,
             beside_alpha: 0.05,
             promote_alpha: 0.05,
+            split: Split::Tenants,
             tolerated: 1.5,
             margin: 3.0,
             share_min: 0.002,
@@ -68,6 +71,7 @@ impl Errors {
             promote_alpha: config.promote_alpha,
             tolerated: config.tolerated,
             margin: config.margin,
+            split: config.split,
         };
         Self {
             config,
@@ -86,8 +90,7 @@ impl Errors {
         };
         let sample = Sample {
             own: Some(cell),
-            rest: cell,
-            beside: cell,
+            all: cell,
         };
         if arm == Arm::Green {
             self.green.add(&cell);

@@ -1,10 +1,10 @@
 //! What both sequential judges share: which requests of green are compared with which of blue.
 //!
 //! Seconds are closed one by one. In each, and for each stratum, green's requests are compared with what
-//! blue answered for the same tenants before they moved (or in the same second, where the colours share a
-//! tenant): tenants differ from each other far more than colours do. Each request of blue is used once.
-//! Where a stratum has no such requests left, its green requests join *the rest*, which is compared
-//! with what blue answers for others in the same second.
+//! blue answered for the same tenants before they moved: tenants differ from each other far more than
+//! colours do. Each request of blue is used once. Where a stratum has no such requests left, its green
+//! requests join *the rest*, which is compared with what blue answers for others in the same second.
+//! Where single requests are split, a stratum's requests of the same second are all there is to compare.
 //!
 //! Evidence that green is worse is the mean of two bets: one on an odds ratio that all strata have in
 //! common (the product over strata), and one on a single stratum (the mean over strata). A mean of bets
@@ -14,10 +14,12 @@
 //! J. Shin, A. Ramdas, A. Rinaldo 2024 does the same with unbounded starts).
 //!
 //! A second comparison, all of green *beside* all of blue in the same seconds, must agree, so that a bad
-//! hour of what both colours rely on is not held against green. It can only prevent a verdict.
+//! hour of what both colours rely on is not held against green. It can only prevent a verdict. Since
+//! tenants differ, what is asked there is not whether green is above blue, but whether it is further above
+//! it than green's tenants were above the others before they moved, as far as that is known.
 
 use super::odds::{Grid, LogSum, Odds, Table, log_mean, sane_odds};
-use super::{Arm, Count, Finding, StratumId, within};
+use super::{Arm, Count, Finding, Split, StratumId, within};
 use std::collections::VecDeque;
 
 /// Seconds with requests of blue that a stratum keeps for comparison; the oldest go first.
@@ -43,10 +45,8 @@ pub(crate) struct Cell<const L: usize> {
 pub(crate) struct Sample<const L: usize> {
     /// With the stratum itself; `None` where it cannot be compared yet.
     pub(crate) own: Option<Cell<L>>,
-    /// Of green with the rest.
-    pub(crate) rest: Cell<L>,
-    /// Of green with blue in the same second.
-    pub(crate) beside: Cell<L>,
+    /// With what others do in the same second.
+    pub(crate) all: Cell<L>,
 }
 
 /// Bounds of a judgement.
@@ -57,6 +57,7 @@ pub(crate) struct Rule {
     pub(crate) promote_alpha: f64,
     pub(crate) tolerated: f64,
     pub(crate) margin: f64,
+    pub(crate) split: Split,
 }
 
 /// All comparisons of one judge.
@@ -70,8 +71,10 @@ pub(crate) struct Ledger<const L: usize> {
     seconds: u32,
     /// What strata have in common, since the last step began.
     step: [Odds; L],
-    /// Blue's requests of the second, of all strata; of those that stay; green's.
-    blue: Cell<L>,
+    /// Tenants that will move beside those that stay, all on blue.
+    mix: [Odds; L],
+    /// Blue's requests of the second, for tenants that will move and for those that stay; green's.
+    movers: Cell<L>,
     others: Cell<L>,
     green: Cell<L>,
     blue_silent: u32,
@@ -154,7 +157,8 @@ impl<const L: usize> Ledger<L> {
             starts: VecDeque::from([Start::new(strata, 0.5)]),
             seconds: 0,
             step: none(),
-            blue: Cell::default(),
+            mix: none(),
+            movers: Cell::default(),
             others: Cell::default(),
             green: Cell::default(),
             blue_silent: BLUE_SILENT_MAX,
@@ -168,22 +172,19 @@ impl<const L: usize> Ledger<L> {
         let stratum = &mut self.strata[if known { stratum.index() } else { 0 }];
         match arm {
             Arm::Green => {
-                self.green.add(&sample.beside);
-                stratum.green_rest.add(&sample.rest);
+                self.green.add(&sample.all);
+                stratum.green_rest.add(&sample.all);
                 if let Some(own) = &sample.own {
                     stratum.green.add(own);
                 }
             }
             Arm::Before => {
-                self.blue.add(&sample.beside);
+                self.movers.add(&sample.all);
                 if let Some(own) = &sample.own {
                     stratum.before.add(own);
                 }
             }
-            Arm::Beside => {
-                self.blue.add(&sample.beside);
-                self.others.add(&sample.beside);
-            }
+            Arm::Beside => self.others.add(&sample.all),
         }
     }
 
@@ -191,7 +192,7 @@ impl<const L: usize> Ledger<L> {
     pub(crate) fn close(&mut self) {
         let mut rest = Cell::default();
         for index in 0..self.strata.len() {
-            let (green, green_rest) = self.strata[index].open();
+            let (green, green_rest) = self.strata[index].open(self.rule.split);
             let taken = (green.requests > 0).then(|| self.strata[index].take_waiting());
             match taken.flatten() {
                 Some(reference) => self.compare(&green, &reference, index),
@@ -200,9 +201,16 @@ impl<const L: usize> Ledger<L> {
         }
         let others = std::mem::take(&mut self.others);
         self.compare(&rest, &others, self.strata.len());
-        self.compare_beside();
-        let blue = std::mem::take(&mut self.blue);
-        self.green = Cell::default();
+        let movers = std::mem::take(&mut self.movers);
+        let green = std::mem::take(&mut self.green);
+        let mut blue = movers;
+        blue.add(&others);
+        self.compare_beside(&green, &blue);
+        if movers.requests > 0 && others.requests > 0 {
+            for (level, odds) in self.mix.iter_mut().enumerate() {
+                odds.add(table(&movers, &others, level), None, 1.0);
+            }
+        }
         for (level, bursts) in self.bursts.iter_mut().enumerate() {
             bursts.observe(blue.count(level));
         }
@@ -243,12 +251,12 @@ impl<const L: usize> Ledger<L> {
         }
     }
 
-    fn compare_beside(&mut self) {
-        if self.green.requests == 0 || self.blue.requests == 0 {
+    fn compare_beside(&mut self, green: &Cell<L>, blue: &Cell<L>) {
+        if green.requests == 0 || blue.requests == 0 {
             return;
         }
         for level in 0..L {
-            let table = table(&self.green, &self.blue, level);
+            let table = table(green, blue, level);
             let likelihood = self.grid.likelihood(table);
             let weight = self.bursts[level].weight();
             for start in &mut self.starts {
@@ -272,12 +280,11 @@ impl<const L: usize> Ledger<L> {
                 total.add(start.stake + start.evidence(level, tolerated, &mut most));
             }
         }
-        // Beside blue nothing is tolerated: what is asked is whether there is a difference at all.
-        let at_one = self.grid.point(1.0);
         let mut beside = LogSum::default();
-        for start in &self.starts {
-            for odds in &start.beside {
-                beside.add(start.stake + odds.above(at_one));
+        for (level, mix) in self.mix.iter().enumerate() {
+            let as_before = self.grid.point(mix.cautious_estimate());
+            for start in &self.starts {
+                beside.add(start.stake + start.beside[level].above(as_before));
             }
         }
         let alpha = bounded(self.rule.alpha);
@@ -295,12 +302,20 @@ impl<const L: usize> Ledger<L> {
             estimate: most.odds.estimate(),
             interval: most.odds.interval(&self.grid, -alpha.ln()),
             tolerated: self.rule.tolerated,
-            evidence: exp(total.log - levels),
+            evidence: exp(total.log() - levels),
             evidence_min: alpha.recip(),
-            beside: (self.blue_silent < BLUE_SILENT_MAX).then(|| exp(beside.log - levels)),
+            beside: self.has_beside().then(|| exp(beside.log() - levels)),
             beside_min: bounded(self.rule.beside_alpha).recip(),
             not_worse: 0.0,
             not_worse_min: bounded(self.rule.promote_alpha).recip(),
+        }
+    }
+
+    /// Whether a comparison with blue in the same seconds is called for, and possible.
+    fn has_beside(&self) -> bool {
+        match self.rule.split {
+            Split::Tenants => self.blue_silent < BLUE_SILENT_MAX,
+            Split::Requests => false,
         }
     }
 
@@ -355,7 +370,7 @@ impl<const L: usize> Start<L> {
             single.add(evidence - slots);
             most.consider(self.stake + evidence, &odds[level], level, Some(index));
         }
-        log_mean([common, single.log].into_iter())
+        log_mean([common, single.log()].into_iter())
     }
 }
 
@@ -409,8 +424,11 @@ impl<const L: usize> Default for Stratum<L> {
 
 impl<const L: usize> Stratum<L> {
     /// Puts blue's requests of the second with those that wait, and gives green's.
-    fn open(&mut self) -> (Cell<L>, Cell<L>) {
+    fn open(&mut self, split: Split) -> (Cell<L>, Cell<L>) {
         let before = std::mem::take(&mut self.before);
+        if split == Split::Requests {
+            self.waiting.clear();
+        }
         if before.requests > 0 {
             if self.waiting.len() == WAITING_MAX {
                 self.waiting.pop_front();
@@ -453,8 +471,12 @@ impl Bursts {
         let (last, share) = (self.last, self.all.share());
         if last.requests > 0 {
             let inverse = (now.requests as f64).recip() + (last.requests as f64).recip();
-            self.observed += (now.share() - last.share()).powi(2);
-            self.expected += share * (1.0 - share).max(0.0) * inverse;
+            let variance = share * (1.0 - share).max(0.0);
+            // A second in which hardly an event is expected says hardly anything.
+            let events = share / inverse;
+            let trust = events / (1.0 + events);
+            self.observed += trust * (now.share() - last.share()).powi(2) / inverse;
+            self.expected += trust * variance;
             self.seconds = self.seconds.saturating_add(1);
         }
         self.last = now;

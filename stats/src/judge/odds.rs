@@ -46,6 +46,7 @@ pub(crate) type Likelihood = [f64; POINTS];
 #[derive(Clone, Debug)]
 pub(crate) struct Odds {
     likelihood: Likelihood,
+    says_something: bool,
     /// Numerator and denominator of the estimate of Mantel and Haenszel.
     both: (f64, f64),
     pub(crate) green: Count,
@@ -56,6 +57,7 @@ impl Default for Odds {
     fn default() -> Self {
         Self {
             likelihood: [0.0; POINTS],
+            says_something: false,
             both: (0.0, 0.0),
             green: Count::default(),
             reference: Count::default(),
@@ -204,6 +206,7 @@ impl Odds {
             self.both.1 += c * (n - a).max(0.0) / (n + m);
         }
         if let Some(likelihood) = likelihood {
+            self.says_something = true;
             for (sum, one) in self.likelihood.iter_mut().zip(likelihood) {
                 *sum += weight * one;
             }
@@ -213,7 +216,7 @@ impl Odds {
     /// Logarithm of the evidence that the odds ratio is above the point.
     pub(crate) fn above(&self, point: usize) -> f64 {
         // Most strata of most deployments.
-        if self.green.requests == 0 {
+        if !self.says_something {
             return 0.0;
         }
         let at = self.likelihood[point];
@@ -224,6 +227,25 @@ impl Odds {
     pub(crate) fn below(&self, point: usize) -> f64 {
         let at = self.likelihood[point];
         log_mean(self.likelihood.iter().take(point).map(|one| one - at))
+    }
+
+    /// The odds ratio of all tables added up, drawn towards 1 by ten events, so that it is fit to be
+    /// relied on where there are few.
+    pub(crate) fn cautious_estimate(&self) -> f64 {
+        let all = Count {
+            requests: self.green.requests.saturating_add(self.reference.requests),
+            events: self.green.events.saturating_add(self.reference.events),
+        };
+        let share = all.share();
+        if share <= 0.0 || share >= 1.0 {
+            return 1.0;
+        }
+        let odds = |count: Count| {
+            let events = count.events.min(count.requests);
+            let others = (count.requests - events) as f64;
+            (events as f64 + 5.0) / (others + 5.0 * (1.0 - share) / share)
+        };
+        odds(self.green) / odds(self.reference)
     }
 
     /// The odds ratio of Mantel and Haenszel: 1 without events, infinite if the reference has none.
@@ -253,29 +275,41 @@ impl Count {
     }
 }
 
-/// Logarithm of a sum of what is given by logarithms.
+/// A sum of what is given by logarithms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogSum {
-    pub(crate) log: f64,
+    /// The largest so far, and the sum in parts of it.
+    top: f64,
+    sum: f64,
 }
 
 impl Default for LogSum {
     fn default() -> Self {
         Self {
-            log: f64::NEG_INFINITY,
+            top: f64::NEG_INFINITY,
+            sum: 0.0,
         }
     }
 }
 
 impl LogSum {
     pub(crate) fn add(&mut self, log: f64) {
-        let (low, high) = (self.log.min(log), self.log.max(log));
-        self.log = match high {
-            f64::NEG_INFINITY => high,
-            _ => high + (low - high).exp().ln_1p(),
-        };
+        if log > self.top {
+            self.sum = self.sum * (self.top - log).exp() + 1.0;
+            self.top = log;
+        } else if log - self.top > LEAST {
+            self.sum += (log - self.top).exp();
+        }
+    }
+
+    /// Logarithm of the sum.
+    pub(crate) fn log(self) -> f64 {
+        self.top + self.sum.ln()
     }
 }
+
+/// Logarithm of a part that no longer changes a sum.
+const LEAST: f64 = -40.0;
 
 /// Logarithm of the mean of what the values are logarithms of; 0, which is no evidence, of none.
 pub(crate) fn log_mean(logs: impl Iterator<Item = f64>) -> f64 {
@@ -286,7 +320,7 @@ pub(crate) fn log_mean(logs: impl Iterator<Item = f64>) -> f64 {
     }
     match count {
         0 => 0.0,
-        _ => sum.log - f64::from(count).ln(),
+        _ => sum.log() - f64::from(count).ln(),
     }
 }
 

@@ -36,7 +36,7 @@ const WORLD: World = World {
 const TENANTS: u64 = 3;
 
 fn strata() -> Strata {
-    Strata::choose([(0, 1_000), (1, 900), (2, 3)], 100)
+    Strata::choose([(0, 1_000), (1, 900), (2, 3)], 100, 1)
 }
 
 fn events(rng: &mut SmallRng, requests: u32, share: f64) -> u32 {
@@ -63,7 +63,7 @@ fn errors_say_worse(rng: &mut SmallRng, world: World, config: errors::Config) ->
             // Tenants differ, and so do seconds.
             let share =
                 world.share * (1 + tenant) as f64 / 2.0 * (1.0 + 0.5 * f64::from(second).sin());
-            let stratum = strata.of(tenant);
+            let stratum = strata.of(tenant, 0);
             let requests = world.green / TENANTS as u32;
             let (arm, share) = match after {
                 true => (Arm::Green, share * world.times),
@@ -97,7 +97,7 @@ fn latency_says_worse(rng: &mut SmallRng, world: World, config: latency::Config)
                 false => (Arm::Before, base),
             };
             let requests = world.green / TENANTS as u32;
-            judge.record(strata.of(tenant), arm, &latencies(rng, requests, factor));
+            judge.record(strata.of(tenant, 0), arm, &latencies(rng, requests, factor));
         }
         judge.record(
             StratumId::POOL,
@@ -277,9 +277,9 @@ fn a_green_bad_for_one_tenant_is_found_and_the_tenant_named() {
         } else {
             Arm::Green
         };
-        judge.record(strata.of(0), arm, 40, u32::from(second % 20 == 10));
+        judge.record(strata.of(0, 0), arm, 40, u32::from(second % 20 == 10));
         let failed = if arm == Arm::Green { 1 } else { 0 };
-        judge.record(strata.of(1), arm, 5, failed);
+        judge.record(strata.of(1, 0), arm, 5, failed);
         judge.record(StratumId::POOL, Arm::Beside, 950, 1);
         judge.close();
         if worse.is_none() && judge.look().is_worse() {
@@ -382,17 +382,18 @@ proptest! {
     fn strata_are_bounded_and_the_busiest_are_among_them(
         traffic in prop::collection::btree_map(any::<u64>(), 0_u64..1_000, 0..200),
         requests_min in 0_u64..1_000,
+        steps in 0_usize..20,
     ) {
-        let strata = Strata::choose(traffic.clone(), requests_min);
+        let strata = Strata::choose(traffic.clone(), requests_min, steps);
         prop_assert!(strata.len() <= STRATA_MAX);
-        let own = |tenant: &u64| strata.of(*tenant) != StratumId::POOL;
+        let own = |tenant: &u64| strata.tenant(strata.of(*tenant, 0)).is_some();
         let least = traffic.iter().filter(|(tenant, _)| own(tenant)).map(|(_, &requests)| requests).min();
         for (tenant, &requests) in &traffic {
             if own(tenant) {
                 prop_assert!(requests >= requests_min);
-                prop_assert_eq!(strata.tenant(strata.of(*tenant)), Some(*tenant));
+                prop_assert_eq!(strata.tenant(strata.of(*tenant, 0)), Some(*tenant));
             } else if requests >= requests_min {
-                prop_assert_eq!(strata.len(), STRATA_MAX);
+                prop_assert_eq!(strata.len(), STRATA_MAX - POOLS_MAX + steps.clamp(1, POOLS_MAX));
                 prop_assert!(requests <= least.unwrap());
             }
         }
@@ -402,13 +403,14 @@ proptest! {
     fn no_sample_makes_a_judge_panic_or_its_evidence_no_number(
         steps in prop::collection::vec((any::<u8>(), 0_u8..3, any::<u32>(), any::<u32>(), 0_u32..32, any::<bool>()), 0..120),
         odd in prop::sample::select(vec![0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300, 0.5]),
+        split in prop::sample::select(vec![Split::Tenants, Split::Requests]),
     ) {
         let errors = errors::Config {
             alpha: odd, beside_alpha: odd, promote_alpha: odd,
-            tolerated: odd, margin: odd, share_min: odd, share_ok: odd,
+            tolerated: odd, margin: odd, share_min: odd, share_ok: odd, split,
         };
         let latency = latency::Config {
-            alpha: odd, beside_alpha: odd, promote_alpha: odd, slower_ratio: odd, margin: odd,
+            alpha: odd, beside_alpha: odd, promote_alpha: odd, slower_ratio: odd, margin: odd, split,
             slower: std::time::Duration::MAX, reference_min: 0,
         };
         let mut errors = Errors::new(2, errors);
