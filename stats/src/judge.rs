@@ -51,7 +51,8 @@ pub const POOLS_MAX: usize = 8;
 /// How green gets its share of the traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Split {
-    /// Whole tenants move. They are compared with what they had before, and that with how blue fares.
+    /// Whole tenants move. They are compared with what they had before, and allowance is made for
+    /// what has changed for those that stay.
     #[default]
     Tenants,
     /// Any request may go to either colour. Tenants are compared with themselves in the same second.
@@ -181,11 +182,9 @@ pub struct Finding {
     pub evidence: f64,
     /// The evidence at which green is judged worse.
     pub evidence_min: f64,
-    /// Evidence that green is worse than blue in the same seconds; `None` where blue
-    /// has no traffic, or where all comparisons are of that kind.
-    pub beside: Option<f64>,
-    /// What `beside` has to reach too.
-    pub beside_min: f64,
+    /// Times by which the odds of those that stay on blue have clearly risen since green's tenants were
+    /// on blue; allowed for. 1 if they have not.
+    pub drift: f64,
     /// Evidence that green is within the margin, in this step.
     pub not_worse: f64,
     /// The evidence at which it is believed.
@@ -250,8 +249,7 @@ impl fmt::Display for Count {
 impl Finding {
     /// The verdict that follows; `matters` is whether green may be held worse at all.
     fn verdict(self, matters: bool) -> Verdict {
-        let beside = self.beside.is_none_or(|beside| beside >= self.beside_min);
-        if matters && beside && self.evidence >= self.evidence_min {
+        if matters && self.evidence >= self.evidence_min {
             Verdict::Worse(self)
         } else if self.not_worse >= self.not_worse_min && self.evidence < self.evidence_min {
             Verdict::NotWorse(self)
@@ -279,13 +277,12 @@ impl fmt::Display for Finding {
             self.evidence,
             self.evidence_min,
         )?;
-        match self.beside {
-            Some(beside) => write!(
+        if self.drift > 1.0 {
+            write!(
                 f,
-                ", beside blue now {beside:.3e} of {:.0}",
-                self.beside_min
-            )?,
-            None => f.write_str(", not compared beside blue now")?,
+                ", allowing for {:.2} times the odds of before on blue",
+                self.drift
+            )?;
         }
         write!(
             f,

@@ -2,8 +2,8 @@
 //!
 //! The failures are compared as odds ratios of two-by-two tables, second by second and stratum by
 //! stratum; `docs/judges.md` says how. Green is worse if its odds of failure are shown to be more than
-//! `tolerated` times those that its tenants had on blue, and above blue's in the same seconds, and if at
-//! least `share_min` of what was compared failed. It is not worse if the odds are shown to be less
+//! `tolerated` times those that its tenants had on blue, and if at least `share_min` of what was compared
+//! failed. It is not worse if the odds are shown to be less
 //! than `margin` times those on blue, or its share of failures less than `share_ok`, in the current step.
 
 use super::ledger::{Cell, Ledger, Rule, Sample, exp};
@@ -16,8 +16,6 @@ pub struct Config {
     /// Chance of a false [`Verdict::Worse`] in the whole deployment. Above 0, at most 1. Default half of
     /// [`ALPHA_PER_DEPLOYMENT`].
     pub alpha: f64,
-    /// The same for the comparison with blue in the same seconds, which has to agree. Default 0.05.
-    pub beside_alpha: f64,
     /// Chance of a false [`Verdict::NotWorse`] in one step. Default 0.05.
     pub promote_alpha: f64,
     /// How green gets its share. Default [`Split::Tenants`].
@@ -51,7 +49,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             alpha: ALPHA_PER_DEPLOYMENT / 2.0,
-            beside_alpha: 0.05,
             promote_alpha: 0.05,
             split: Split::Tenants,
             tolerated: 1.5,
@@ -67,7 +64,6 @@ impl Errors {
     pub fn new(strata: usize, config: Config) -> Self {
         let rule = Rule {
             alpha: config.alpha,
-            beside_alpha: config.beside_alpha,
             promote_alpha: config.promote_alpha,
             tolerated: config.tolerated,
             margin: config.margin,

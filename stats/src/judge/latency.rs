@@ -20,8 +20,6 @@ pub struct Config {
     /// Chance of a false [`Verdict::Worse`] in the whole deployment. Above 0, at most 1. Default half of
     /// [`ALPHA_PER_DEPLOYMENT`].
     pub alpha: f64,
-    /// The same for the comparison with blue in the same seconds, which has to agree. Default 0.05.
-    pub beside_alpha: f64,
     /// Chance of a false [`Verdict::NotWorse`] in one step. Default 0.05.
     pub promote_alpha: f64,
     /// How green gets its share. Default [`Split::Tenants`].
@@ -33,8 +31,10 @@ pub struct Config {
     /// Odds ratio of being above a reference, tolerance included, that green must be shown to stay below
     /// to be held not worse. Above 1. Default 2.
     pub margin: f64,
-    /// Requests on blue that give a stratum its references. At least 1. Default 200.
+    /// Fewest requests on blue that can give a stratum its references. At least 1. Default 100.
     pub reference_min: u64,
+    /// That many are enough; with fewer, they are taken when green's first request arrives. Default 500.
+    pub reference_max: u64,
 }
 
 /// The judge of latency, for one deployment.
@@ -77,13 +77,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             alpha: ALPHA_PER_DEPLOYMENT / 2.0,
-            beside_alpha: 0.05,
             promote_alpha: 0.05,
             split: Split::Tenants,
             slower_ratio: 0.25,
             slower: Duration::from_millis(2),
             margin: 2.0,
-            reference_min: 200,
+            reference_min: 100,
+            reference_max: 500,
         }
     }
 }
@@ -94,7 +94,6 @@ impl Latency {
         let strata = strata.clamp(1, super::STRATA_MAX);
         let rule = Rule {
             alpha: config.alpha,
-            beside_alpha: config.beside_alpha,
             promote_alpha: config.promote_alpha,
             tolerated: 1.0,
             margin: config.margin,
@@ -114,6 +113,9 @@ impl Latency {
     pub fn record(&mut self, stratum: StratumId, arm: Arm, latencies: &Histogram) {
         let known = stratum.index() < self.own.len();
         let place = if known { stratum.index() } else { 0 };
+        if arm == Arm::Green {
+            self.own[place].fix(self.config.reference_min, &self.config);
+        }
         let requests = u32::try_from(latencies.count()).unwrap_or(u32::MAX);
         let cell = |edges: &[Edge; LEVELS]| Cell {
             requests,
@@ -175,9 +177,16 @@ impl Default for Reference {
 
 impl Reference {
     fn learn(&mut self, latencies: &Histogram, config: &Config) {
+        if let Self::Learning(seen) = self {
+            seen.merge(latencies);
+        }
+        self.fix(config.reference_max.max(config.reference_min), config);
+    }
+
+    /// Ends learning, if there were so many requests.
+    fn fix(&mut self, requests_min: u64, config: &Config) {
         let Self::Learning(seen) = self else { return };
-        seen.merge(latencies);
-        if seen.count() < config.reference_min.max(1) {
+        if seen.count() < requests_min.max(1) {
             return;
         }
         if let Some(limits) = Limits::of(seen, config) {

@@ -3,8 +3,9 @@
 //! Seconds are closed one by one. In each, and for each stratum, green's requests are compared with what
 //! blue answered for the same tenants before they moved: tenants differ from each other far more than
 //! colours do. Each request of blue is used once. Where a stratum has no such requests left, its green
-//! requests join *the rest*, which is compared with what blue answers for others in the same second.
-//! Where single requests are split, a stratum's requests of the same second are all there is to compare.
+//! requests join *the rest*, which is compared with what blue answers for others in the same second, and
+//! is allowed to be above that by as much as the same tenants may have been above the others when all were
+//! on blue. Where nothing is known of that, the rest says nothing. Where single requests are split, a stratum's requests of the same second are all there is to compare.
 //!
 //! Evidence that green is worse is the mean of two bets: one on an odds ratio that all strata have in
 //! common (the product over strata), and one on a single stratum (the mean over strata). A mean of bets
@@ -13,10 +14,10 @@
 //! was good for an hour is not believed for another one after it has turned bad (the e-detector of
 //! J. Shin, A. Ramdas, A. Rinaldo 2024 does the same with unbounded starts).
 //!
-//! A second comparison, all of green *beside* all of blue in the same seconds, must agree, so that a bad
-//! hour of what both colours rely on is not held against green. It can only prevent a verdict. Since
-//! tenants differ, what is asked there is not whether green is above blue, but whether it is further above
-//! it than green's tenants were above the others before they moved, as far as that is known.
+//! Between what tenants had before and what they have now, the hour may have changed. That shows in those
+//! who stay on blue: where their odds now are clearly above what they were while the reference was
+//! gathered, green is allowed to be above it by as much (differences in differences). So a bad hour of
+//! what both colours rely on is not held against green. This can only take evidence away.
 
 use super::odds::{Grid, LogSum, Odds, Table, log_mean, sane_odds};
 use super::{Arm, Count, Finding, Split, StratumId, within};
@@ -25,13 +26,17 @@ use std::collections::VecDeque;
 /// Seconds with requests of blue that a stratum keeps for comparison; the oldest go first.
 const WAITING_MAX: usize = 256;
 /// Of those that wait, green's second gets one in so many, so that they last for a few minutes.
-const WAITING_SHARE: usize = 64;
+const WAITING_SHARE: usize = 32;
 /// Seconds between starts.
 const START_EVERY: u32 = 30;
 /// Later starts that are followed; the stake of older ones is given up.
 const STARTS_MAX: usize = 4;
-/// Seconds without a request on blue after which green has nothing to stand beside.
-const BLUE_SILENT_MAX: u32 = 5;
+/// Seconds in which a change of the hour is looked for, in all of them and in the last one.
+const RECENT_MAX: usize = 5;
+/// So many standard errors above what was is a clear change.
+const CLEAR: f64 = 2.0;
+/// A change by more than this counts as this: the logarithm of a million.
+const DRIFT_MAX: f64 = 13.8;
 
 /// Requests of one arm and stratum in one second, and how many of them had each of `L` events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +58,6 @@ pub(crate) struct Sample<const L: usize> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) alpha: f64,
-    pub(crate) beside_alpha: f64,
     pub(crate) promote_alpha: f64,
     pub(crate) tolerated: f64,
     pub(crate) margin: f64,
@@ -68,16 +72,17 @@ pub(crate) struct Ledger<const L: usize> {
     strata: Vec<Stratum<L>>,
     /// The first one from the beginning, then later starts, the oldest first.
     starts: VecDeque<Start<L>>,
+    /// Closed ones, from the first with green on.
     seconds: u32,
     /// What strata have in common, since the last step began.
     step: [Odds; L],
-    /// Tenants that will move beside those that stay, all on blue.
-    mix: [Odds; L],
-    /// Blue's requests of the second, for tenants that will move and for those that stay; green's.
+    /// Blue's requests of the second, for tenants that will move and for those that stay.
     movers: Cell<L>,
     others: Cell<L>,
-    green: Cell<L>,
-    blue_silent: u32,
+    /// The last seconds of those that stay, the newest last.
+    recent: VecDeque<Cell<L>>,
+    /// Logarithms of the changes of the hour that were allowed for in the last second with green.
+    drift: [f64; L],
     bursts: [Bursts; L],
 }
 
@@ -85,11 +90,30 @@ pub(crate) struct Ledger<const L: usize> {
 #[derive(Clone, Debug)]
 struct Stratum<const L: usize> {
     waiting: VecDeque<Cell<L>>,
+    past: Past<L>,
     green: Cell<L>,
     /// The same requests as `green`, as the rest counts them.
     green_rest: Cell<L>,
-    /// Of this second, before it waits.
+    /// Of this second, before it waits; and as the rest counts it.
     before: Cell<L>,
+    before_rest: Cell<L>,
+}
+
+/// What a stratum and those that stay had while all were on blue, in the same seconds, the older ones
+/// with less weight. Used ones stay.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past<const L: usize> {
+    stratum: Cell<L>,
+    others: Cell<L>,
+    seconds: usize,
+}
+
+/// Logarithms of odds ratios that are allowed for.
+#[derive(Clone, Copy, Debug)]
+struct Allowed<const L: usize> {
+    /// When green is to be shown worse, and when it is to be shown not worse.
+    worse: [f64; L],
+    not_worse: [f64; L],
 }
 
 /// Bets from one second on.
@@ -100,7 +124,6 @@ struct Start<const L: usize> {
     common: [Odds; L],
     /// One for each stratum, then the rest.
     strata: Vec<[Odds; L]>,
-    beside: [Odds; L],
 }
 
 /// How much more the events of blue vary from second to second than if they came independently.
@@ -132,6 +155,11 @@ impl<const L: usize> Cell<L> {
         }
     }
 
+    fn halve(&mut self) {
+        self.requests /= 2;
+        self.events = self.events.map(|events| events / 2);
+    }
+
     fn count(&self, level: usize) -> Count {
         Count {
             requests: self.requests.into(),
@@ -157,11 +185,10 @@ impl<const L: usize> Ledger<L> {
             starts: VecDeque::from([Start::new(strata, 0.5)]),
             seconds: 0,
             step: none(),
-            mix: none(),
             movers: Cell::default(),
             others: Cell::default(),
-            green: Cell::default(),
-            blue_silent: BLUE_SILENT_MAX,
+            recent: VecDeque::new(),
+            drift: [0.0; L],
             bursts: [Bursts::default(); L],
         }
     }
@@ -172,7 +199,6 @@ impl<const L: usize> Ledger<L> {
         let stratum = &mut self.strata[if known { stratum.index() } else { 0 }];
         match arm {
             Arm::Green => {
-                self.green.add(&sample.all);
                 stratum.green_rest.add(&sample.all);
                 if let Some(own) = &sample.own {
                     stratum.green.add(own);
@@ -180,6 +206,7 @@ impl<const L: usize> Ledger<L> {
             }
             Arm::Before => {
                 self.movers.add(&sample.all);
+                stratum.before_rest.add(&sample.all);
                 if let Some(own) = &sample.own {
                     stratum.before.add(own);
                 }
@@ -190,38 +217,71 @@ impl<const L: usize> Ledger<L> {
 
     /// Closes the second: everything in it is compared, and counts from the next look on.
     pub(crate) fn close(&mut self) {
-        let mut rest = Cell::default();
-        for index in 0..self.strata.len() {
-            let (green, green_rest) = self.strata[index].open(self.rule.split);
-            let taken = (green.requests > 0).then(|| self.strata[index].take_waiting());
-            match taken.flatten() {
-                Some(reference) => self.compare(&green, &reference, index),
-                None => rest.add(&green_rest),
-            }
-        }
         let others = std::mem::take(&mut self.others);
-        self.compare(&rest, &others, self.strata.len());
-        let movers = std::mem::take(&mut self.movers);
-        let green = std::mem::take(&mut self.green);
-        let mut blue = movers;
-        blue.add(&others);
-        self.compare_beside(&green, &blue);
-        if movers.requests > 0 && others.requests > 0 {
-            for (level, odds) in self.mix.iter_mut().enumerate() {
-                odds.add(table(&movers, &others, level), None, 1.0);
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(others);
+        self.drift = [0.0; L];
+        let mut rest = Cell::default();
+        let mut rest_past = Past::default();
+        let mut has_green = false;
+        for index in 0..self.strata.len() {
+            let stratum = &mut self.strata[index];
+            let (green, green_rest) = stratum.open(self.rule.split, &others);
+            has_green |= green.requests > 0 || green_rest.requests > 0;
+            let taken = (green.requests > 0).then(|| stratum.take_waiting());
+            let past = stratum.past;
+            if let Some(reference) = taken.flatten() {
+                let allowed = self.drift_since(&past.others);
+                self.compare(&green, &reference, index, &allowed);
+                for (shown, one) in self.drift.iter_mut().zip(allowed.worse) {
+                    *shown = shown.max(one);
+                }
+            } else if green_rest.requests > 0 {
+                rest.add(&green_rest);
+                rest_past.add(&past);
             }
         }
+        self.compare(&rest, &others, self.strata.len(), &rest_past.difference());
+        let mut blue = std::mem::take(&mut self.movers);
+        blue.add(&others);
         for (level, bursts) in self.bursts.iter_mut().enumerate() {
             bursts.observe(blue.count(level));
         }
-        self.blue_silent = match blue.requests {
-            0 => self.blue_silent.saturating_add(1),
-            _ => 0,
-        };
-        self.seconds = self.seconds.saturating_add(1);
-        if self.seconds.is_multiple_of(START_EVERY) {
-            self.start();
+        // Starts before green would be a waste of the stake.
+        if self.seconds > 0 || has_green {
+            self.seconds = self.seconds.saturating_add(1);
+            if self.seconds.is_multiple_of(START_EVERY) {
+                self.start();
+            }
         }
+    }
+
+    /// The odds of those that stay, now to those of `hour`, as far as they are clearly higher.
+    fn drift_since(&self, hour: &Cell<L>) -> Allowed<L> {
+        let mut allowed = Allowed::nothing();
+        if self.rule.split == Split::Requests || hour.requests == 0 {
+            return allowed;
+        }
+        let mut recent = Cell::default();
+        let mut windows = [Cell::default(); 2];
+        for (age, cell) in self.recent.iter().rev().enumerate() {
+            recent.add(cell);
+            windows[usize::from(age > 0)] = recent;
+        }
+        for (level, drift) in allowed.worse.iter_mut().enumerate() {
+            let was = log_odds(hour.count(level), 0.0);
+            for now in windows.map(|cell| cell.count(level)) {
+                let events = now.events as f64;
+                let least = events - CLEAR * events.sqrt();
+                let odds = least / (now.requests as f64 - least + 0.5);
+                if odds > 0.0 {
+                    *drift = drift.max((odds.ln() - was).min(DRIFT_MAX));
+                }
+            }
+        }
+        allowed
     }
 
     /// Lays the next part of the second half of the stake: 1/2, 1/6, 1/12 and so on of it, all of which
@@ -235,33 +295,31 @@ impl<const L: usize> Ledger<L> {
         self.starts.push_back(Start::new(self.strata.len(), stake));
     }
 
-    fn compare(&mut self, green: &Cell<L>, reference: &Cell<L>, stratum: usize) {
+    fn compare(
+        &mut self,
+        green: &Cell<L>,
+        reference: &Cell<L>,
+        stratum: usize,
+        allowed: &Allowed<L>,
+    ) {
         if green.requests == 0 || reference.requests == 0 {
             return;
         }
         for level in 0..L {
             let table = table(green, reference, level);
-            let likelihood = self.grid.likelihood(table);
             let weight = self.bursts[level].weight();
+            let worse = allowed.worse[level];
+            let likelihood = self.grid.likelihood(table, worse);
             for start in &mut self.starts {
-                start.common[level].add(table, likelihood.as_ref(), weight);
-                start.strata[stratum][level].add(table, likelihood.as_ref(), weight);
+                start.common[level].add(table, likelihood.as_ref(), weight, worse);
+                start.strata[stratum][level].add(table, likelihood.as_ref(), weight, worse);
             }
-            self.step[level].add(table, likelihood.as_ref(), weight);
-        }
-    }
-
-    fn compare_beside(&mut self, green: &Cell<L>, blue: &Cell<L>) {
-        if green.requests == 0 || blue.requests == 0 {
-            return;
-        }
-        for level in 0..L {
-            let table = table(green, blue, level);
-            let likelihood = self.grid.likelihood(table);
-            let weight = self.bursts[level].weight();
-            for start in &mut self.starts {
-                start.beside[level].add(table, likelihood.as_ref(), weight);
-            }
+            let not_worse = allowed.not_worse[level];
+            let likelihood = match not_worse == worse {
+                true => likelihood,
+                false => self.grid.likelihood(table, not_worse),
+            };
+            self.step[level].add(table, likelihood.as_ref(), weight, not_worse);
         }
     }
 
@@ -278,13 +336,6 @@ impl<const L: usize> Ledger<L> {
         for start in &self.starts {
             for level in 0..L {
                 total.add(start.stake + start.evidence(level, tolerated, &mut most));
-            }
-        }
-        let mut beside = LogSum::default();
-        for (level, mix) in self.mix.iter().enumerate() {
-            let as_before = self.grid.point(mix.cautious_estimate());
-            for start in &self.starts {
-                beside.add(start.stake + start.beside[level].above(as_before));
             }
         }
         let alpha = bounded(self.rule.alpha);
@@ -304,18 +355,9 @@ impl<const L: usize> Ledger<L> {
             tolerated: self.rule.tolerated,
             evidence: exp(total.log() - levels),
             evidence_min: alpha.recip(),
-            beside: self.has_beside().then(|| exp(beside.log() - levels)),
-            beside_min: bounded(self.rule.beside_alpha).recip(),
+            drift: self.drift[most.level].exp(),
             not_worse: 0.0,
             not_worse_min: bounded(self.rule.promote_alpha).recip(),
-        }
-    }
-
-    /// Whether a comparison with blue in the same seconds is called for, and possible.
-    fn has_beside(&self) -> bool {
-        match self.rule.split {
-            Split::Tenants => self.blue_silent < BLUE_SILENT_MAX,
-            Split::Requests => false,
         }
     }
 
@@ -355,7 +397,6 @@ impl<const L: usize> Start<L> {
             stake: stake.ln(),
             common: none(),
             strata: std::iter::repeat_with(none).take(strata + 1).collect(),
-            beside: none(),
         }
     }
 
@@ -415,17 +456,20 @@ impl<const L: usize> Default for Stratum<L> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
+            past: Past::default(),
             green: Cell::default(),
             green_rest: Cell::default(),
             before: Cell::default(),
+            before_rest: Cell::default(),
         }
     }
 }
 
 impl<const L: usize> Stratum<L> {
     /// Puts blue's requests of the second with those that wait, and gives green's.
-    fn open(&mut self, split: Split) -> (Cell<L>, Cell<L>) {
+    fn open(&mut self, split: Split, others: &Cell<L>) -> (Cell<L>, Cell<L>) {
         let before = std::mem::take(&mut self.before);
+        let before_rest = std::mem::take(&mut self.before_rest);
         if split == Split::Requests {
             self.waiting.clear();
         }
@@ -434,6 +478,9 @@ impl<const L: usize> Stratum<L> {
                 self.waiting.pop_front();
             }
             self.waiting.push_back(before);
+        }
+        if before_rest.requests > 0 {
+            self.past.push(&before_rest, others);
         }
         (
             std::mem::take(&mut self.green),
@@ -451,6 +498,62 @@ impl<const L: usize> Stratum<L> {
         }
         Some(taken)
     }
+}
+
+// === impl Past ===
+
+impl<const L: usize> Past<L> {
+    fn push(&mut self, stratum: &Cell<L>, others: &Cell<L>) {
+        if self.seconds == WAITING_MAX {
+            self.stratum.halve();
+            self.others.halve();
+            self.seconds /= 2;
+        }
+        self.stratum.add(stratum);
+        self.others.add(others);
+        self.seconds += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.stratum.add(&other.stratum);
+        self.others.add(&other.others);
+    }
+
+    /// By how much the stratum was above the others: at most, to be shown worse than that; about, to be
+    /// shown not worse.
+    fn difference(&self) -> Allowed<L> {
+        let mut allowed = Allowed::nothing();
+        for level in 0..L {
+            let (stratum, others) = (self.stratum.count(level), self.others.count(level));
+            let was = log_odds(others, 0.0);
+            let most = CLEAR * (stratum.events as f64 + 1.0).sqrt() + CLEAR;
+            let known = stratum.requests > 0 && others.requests > 0;
+            allowed.worse[level] = match known {
+                true => (log_odds(stratum, most) - was).clamp(-DRIFT_MAX, DRIFT_MAX),
+                false => DRIFT_MAX,
+            };
+            if known {
+                allowed.not_worse[level] = log_odds(stratum, 0.0) - was;
+            }
+        }
+        allowed
+    }
+}
+
+impl<const L: usize> Allowed<L> {
+    fn nothing() -> Self {
+        Self {
+            worse: [0.0; L],
+            not_worse: [0.0; L],
+        }
+    }
+}
+
+/// Logarithm of the odds, as if there had been so many more events.
+fn log_odds(count: Count, more: f64) -> f64 {
+    let requests = count.requests as f64;
+    let events = (count.events as f64 + more).clamp(0.0, requests);
+    ((events + 0.5) / (requests - events + 0.5)).ln()
 }
 
 // === impl Bursts ===

@@ -87,8 +87,9 @@ impl Grid {
         above.min(POINTS - 1)
     }
 
-    /// How likely the table is under each point; `None` if it says nothing: no events, or nothing else.
-    pub(crate) fn likelihood(&self, table: Table) -> Option<Likelihood> {
+    /// How likely the table is under each point, where all odds ratios are `exp(shift)` times what the
+    /// grid says; `None` if it says nothing: no events, or nothing else.
+    pub(crate) fn likelihood(&self, table: Table, shift: f64) -> Option<Likelihood> {
         let table = table.scaled();
         let (n, m) = (table.green.requests, table.reference.requests);
         let events = table.green.events + table.reference.events;
@@ -112,7 +113,8 @@ impl Grid {
         let seen = (table.green.events - low) as f64;
         let mut likelihood = [0.0; POINTS];
         let mut peak = 0;
-        for (place, &log) in likelihood.iter_mut().zip(&self.log) {
+        for (place, log) in likelihood.iter_mut().zip(self.log) {
+            let log = log + shift;
             let odds = log.exp();
             // The peak moves up with the odds ratio, so the search goes on from the last one.
             while peak < steps && ratios[peak + 1] * odds > 1.0 {
@@ -194,8 +196,15 @@ impl Table {
 
 impl Odds {
     /// Adds a table and its likelihood. `weight`, from 0 to 1 and chosen without knowledge of this
-    /// table, makes it count for less: a bet to a power of at most 1 is still one nobody can win.
-    pub(crate) fn add(&mut self, table: Table, likelihood: Option<&Likelihood>, weight: f64) {
+    /// table, makes it count for less: a bet to a power of at most 1 is still one nobody can win. `shift`
+    /// is that of the likelihood.
+    pub(crate) fn add(
+        &mut self,
+        table: Table,
+        likelihood: Option<&Likelihood>,
+        weight: f64,
+        shift: f64,
+    ) {
         let Table { green, reference } = table;
         self.green.add(green);
         self.reference.add(reference);
@@ -203,7 +212,7 @@ impl Odds {
         let (c, m) = (reference.events as f64, reference.requests as f64);
         if n + m > 0.0 {
             self.both.0 += a * (m - c).max(0.0) / (n + m);
-            self.both.1 += c * (n - a).max(0.0) / (n + m);
+            self.both.1 += shift.exp() * c * (n - a).max(0.0) / (n + m);
         }
         if let Some(likelihood) = likelihood {
             self.says_something = true;
@@ -227,25 +236,6 @@ impl Odds {
     pub(crate) fn below(&self, point: usize) -> f64 {
         let at = self.likelihood[point];
         log_mean(self.likelihood.iter().take(point).map(|one| one - at))
-    }
-
-    /// The odds ratio of all tables added up, drawn towards 1 by ten events, so that it is fit to be
-    /// relied on where there are few.
-    pub(crate) fn cautious_estimate(&self) -> f64 {
-        let all = Count {
-            requests: self.green.requests.saturating_add(self.reference.requests),
-            events: self.green.events.saturating_add(self.reference.events),
-        };
-        let share = all.share();
-        if share <= 0.0 || share >= 1.0 {
-            return 1.0;
-        }
-        let odds = |count: Count| {
-            let events = count.events.min(count.requests);
-            let others = (count.requests - events) as f64;
-            (events as f64 + 5.0) / (others + 5.0 * (1.0 - share) / share)
-        };
-        odds(self.green) / odds(self.reference)
     }
 
     /// The odds ratio of Mantel and Haenszel: 1 without events, infinite if the reference has none.
@@ -374,7 +364,9 @@ mod tests {
         ] {
             for (point, log) in grid.log.iter().enumerate() {
                 for (x, chance) in chances(n, m, events, log.exp()) {
-                    let likelihood = grid.likelihood(table((n, x), (m, events - x))).unwrap();
+                    let likelihood = grid
+                        .likelihood(table((n, x), (m, events - x)), 0.0)
+                        .unwrap();
                     // Of the constant that was left out: the ways in which this table can come about.
                     let constant = chances(n, m, events, 1.0)
                         .iter()
@@ -400,7 +392,7 @@ mod tests {
                         let one = |x| {
                             let table = table((n, x), (m, events - x));
                             let mut odds = Odds::default();
-                            odds.add(table, grid.likelihood(table).as_ref(), 1.0);
+                            odds.add(table, grid.likelihood(table, 0.0).as_ref(), 1.0, 0.0);
                             bet(&odds).exp()
                         };
                         all.into_iter().map(|(x, chance)| chance * one(x)).sum()
@@ -423,7 +415,7 @@ mod tests {
             ((0, 0), (9, 3)),
             ((5, 2), (0, 0)),
         ] {
-            assert!(grid.likelihood(table(green, reference)).is_none());
+            assert!(grid.likelihood(table(green, reference), 0.0).is_none());
         }
     }
 
@@ -433,7 +425,7 @@ mod tests {
         let mut odds = Odds::default();
         for _ in 0..100 {
             let table = table((1_000, 40), (1_000, 10));
-            odds.add(table, grid.likelihood(table).as_ref(), 1.0);
+            odds.add(table, grid.likelihood(table, 0.0).as_ref(), 1.0, 0.0);
         }
         let truth = (40.0 / 960.0) / (10.0 / 990.0);
         assert!((odds.estimate() / truth - 1.0).abs() < 1e-9);
@@ -454,9 +446,9 @@ mod tests {
             let grid = Grid::with(f64::NAN, 1e300);
             let table = table((n >> shifts.0, a >> shifts.1), (m >> shifts.2, c >> shifts.3));
             let mut odds = Odds::default();
-            let likelihood = grid.likelihood(table);
+            let likelihood = grid.likelihood(table, 0.0);
             for _ in 0..3 {
-                odds.add(table, likelihood.as_ref(), weight);
+                odds.add(table, likelihood.as_ref(), weight, 0.0);
             }
             for point in 0..POINTS {
                 prop_assert!(odds.above(point).is_finite());
@@ -474,7 +466,7 @@ mod tests {
             for x in events.saturating_sub(m)..=events.min(n) {
                 let table = table((n, x), (m, events.min(n + m) - x));
                 let mut odds = Odds::default();
-                odds.add(table, grid.likelihood(table).as_ref(), 1.0);
+                odds.add(table, grid.likelihood(table, 0.0).as_ref(), 1.0, 0.0);
                 let now = odds.above(grid.point(1.5));
                 prop_assert!(now >= last - 1e-9);
                 last = now;

@@ -117,7 +117,6 @@ fn latency_says_worse(rng: &mut SmallRng, world: World, config: latency::Config)
 fn strict_errors() -> errors::Config {
     errors::Config {
         alpha: 0.05,
-        beside_alpha: 1.0,
         tolerated: 1.0,
         share_min: 0.0,
         ..errors::Config::default()
@@ -176,7 +175,6 @@ fn a_green_as_slow_as_is_tolerated_is_held_worse_as_seldom_as_stated() {
         let mut rng = SmallRng::seed_from_u64(seed);
         let config = latency::Config {
             alpha: 0.05,
-            beside_alpha: 1.0,
             slower_ratio,
             slower: std::time::Duration::ZERO,
             ..latency::Config::default()
@@ -230,26 +228,30 @@ fn twice_as_slow_is_found_in_half_a_minute_and_ten_percent_are_not() {
 #[test]
 fn trouble_that_both_colours_have_is_not_held_against_green() {
     let mut judge = Errors::new(1, errors::Config::default());
-    for second in 0..200 {
-        let bad = second >= 100;
-        let arm = if bad { Arm::Green } else { Arm::Before };
+    for second in 0..300 {
+        let bad = second >= 110;
+        let arm = if second >= 100 {
+            Arm::Green
+        } else {
+            Arm::Before
+        };
         judge.record(StratumId::POOL, arm, 50, if bad { 5 } else { 0 });
         judge.record(StratumId::POOL, Arm::Beside, 950, if bad { 95 } else { 0 });
         judge.close();
+        let verdict = judge.look();
+        assert!(!verdict.is_worse(), "{second}: {verdict}");
+        if second == 115 {
+            assert!(verdict.finding().drift > 10.0, "{verdict}");
+        }
     }
-    let Verdict::Continue(finding) = judge.look() else {
-        panic!("{}", judge.look())
-    };
-    assert!(finding.evidence > finding.evidence_min, "{finding}");
-    assert!(finding.beside.unwrap() < finding.beside_min, "{finding}");
 }
 
 #[test]
 fn a_green_that_turns_bad_after_an_hour_is_found_within_half_a_minute() {
     let mut rng = SmallRng::seed_from_u64(8);
     let mut judge = Errors::new(1, errors::Config::default());
-    let mut second = |judge: &mut Errors, share| {
-        judge.record(StratumId::POOL, Arm::Green, 50, events(&mut rng, 50, share));
+    let mut second = |judge: &mut Errors, arm, share| {
+        judge.record(StratumId::POOL, arm, 50, events(&mut rng, 50, share));
         judge.record(
             StratumId::POOL,
             Arm::Beside,
@@ -259,10 +261,13 @@ fn a_green_that_turns_bad_after_an_hour_is_found_within_half_a_minute() {
         judge.close();
         judge.look()
     };
-    for _ in 0..3_600 {
-        assert!(!second(&mut judge, 0.001).is_worse());
+    for _ in 0..256 {
+        second(&mut judge, Arm::Before, 0.001);
     }
-    let seconds = (1..=60).find(|_| second(&mut judge, 0.02).is_worse());
+    for _ in 0..3_600 {
+        assert!(!second(&mut judge, Arm::Green, 0.001).is_worse());
+    }
+    let seconds = (1..=60).find(|_| second(&mut judge, Arm::Green, 0.02).is_worse());
     assert!(seconds.is_some_and(|seconds| seconds <= 30), "{seconds:?}");
 }
 
@@ -342,7 +347,7 @@ fn without_blue_green_is_measured_by_what_its_tenants_had() {
     let Verdict::Worse(finding) = judge.look() else {
         panic!("{}", judge.look())
     };
-    assert_eq!(finding.beside, None);
+    assert_eq!(finding.drift, 1.0);
     assert_eq!(finding.estimate, f64::INFINITY);
 }
 
@@ -364,8 +369,7 @@ fn explanations_of_findings_hold_the_numbers() {
         tolerated: 1.5,
         evidence: 12_345.0,
         evidence_min: 200.0,
-        beside: Some(21.0),
-        beside_min: 20.0,
+        drift: 1.25,
         not_worse: 0.001,
         not_worse_min: 20.0,
     };
@@ -373,7 +377,7 @@ fn explanations_of_findings_hold_the_numbers() {
         Verdict::Worse(finding).to_string(),
         "worse: failed for stratum 3: 50 of 5000 (1.000 %) on green, 20 of 20000 (0.100 %) on blue; \
          odds ratio 10.09 (4.00 to inf), tolerated 1.50; evidence 1.234e4 of 200, \
-         beside blue now 2.100e1 of 20; not worse 1.000e-3 of 20"
+         allowing for 1.25 times the odds of before on blue; not worse 1.000e-3 of 20"
     );
 }
 
@@ -406,12 +410,12 @@ proptest! {
         split in prop::sample::select(vec![Split::Tenants, Split::Requests]),
     ) {
         let errors = errors::Config {
-            alpha: odd, beside_alpha: odd, promote_alpha: odd,
+            alpha: odd, promote_alpha: odd,
             tolerated: odd, margin: odd, share_min: odd, share_ok: odd, split,
         };
         let latency = latency::Config {
-            alpha: odd, beside_alpha: odd, promote_alpha: odd, slower_ratio: odd, margin: odd, split,
-            slower: std::time::Duration::MAX, reference_min: 0,
+            alpha: odd, promote_alpha: odd, slower_ratio: odd, margin: odd, split,
+            slower: std::time::Duration::MAX, reference_min: 0, reference_max: 0,
         };
         let mut errors = Errors::new(2, errors);
         let mut latency = Latency::new(2, latency);
@@ -429,7 +433,7 @@ proptest! {
                 let finding = verdict.finding();
                 prop_assert!(finding.evidence.is_finite() && finding.evidence >= 0.0);
                 prop_assert!(!finding.estimate.is_nan() && !finding.not_worse.is_nan());
-                prop_assert!(finding.beside.is_none_or(|beside| beside.is_finite()));
+                prop_assert!(finding.drift.is_finite() && finding.drift >= 1.0);
                 prop_assert!(!verdict.to_string().contains("NaN"));
             }
         }
