@@ -155,7 +155,8 @@ pub enum Verdict {
     Continue(Finding),
     /// Green is worse than what is tolerated: roll back.
     Worse(Finding),
-    /// Green is shown to be within the margin in this step: it may have more traffic.
+    /// Green is shown to be within the margin in this step, and not half suspected of being worse: it
+    /// may have more traffic.
     NotWorse(Finding),
 }
 
@@ -251,7 +252,8 @@ impl Finding {
     fn verdict(self, matters: bool) -> Verdict {
         if matters && self.evidence >= self.evidence_min {
             Verdict::Worse(self)
-        } else if self.not_worse >= self.not_worse_min && self.evidence < self.evidence_min {
+        } else if self.not_worse >= self.not_worse_min && self.evidence < self.evidence_min.sqrt() {
+            // Half way to being worse is no time for more traffic.
             Verdict::NotWorse(self)
         } else {
             Verdict::Continue(self)

@@ -5,7 +5,8 @@
 //! colours do. Each request of blue is used once. Where a stratum has no such requests left, its green
 //! requests join *the rest*, which is compared with what blue answers for others in the same second, and
 //! is allowed to be above that by as much as the same tenants may have been above the others when all were
-//! on blue. Where nothing is known of that, the rest says nothing. Where single requests are split, a stratum's requests of the same second are all there is to compare.
+//! on blue. Where nothing is known of that, the rest says nothing. Where single requests are split, a
+//! stratum's requests of the same second are all there is to compare.
 //!
 //! Evidence that green is worse is the mean of two bets: one on an odds ratio that all strata have in
 //! common (the product over strata), and one on a single stratum (the mean over strata). A mean of bets
@@ -19,7 +20,14 @@
 //! gathered, green is allowed to be above it by as much (differences in differences). So a bad hour of
 //! what both colours rely on is not held against green. This can only take evidence away.
 
-use super::odds::{Grid, LogSum, Odds, Table, log_mean, sane_odds};
+mod bursts;
+mod past;
+mod start;
+
+use self::bursts::Bursts;
+use self::past::{Allowed, Past, Recent};
+use self::start::{Most, Start, none};
+use super::odds::{Grid, LogSum, Odds, Table, sane_odds};
 use super::{Arm, Count, Finding, Split, StratumId, within};
 use std::collections::VecDeque;
 
@@ -31,13 +39,6 @@ const WAITING_SHARE: usize = 32;
 const START_EVERY: u32 = 30;
 /// Later starts that are followed; the stake of older ones is given up.
 const STARTS_MAX: usize = 4;
-/// Seconds in which a change of the hour is looked for, in all of them and in the last one.
-const RECENT_MAX: usize = 5;
-/// So many standard errors above what was is a clear change.
-const CLEAR: f64 = 2.0;
-/// A change by more than this counts as this: the logarithm of a million.
-const DRIFT_MAX: f64 = 13.8;
-
 /// Requests of one arm and stratum in one second, and how many of them had each of `L` events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell<const L: usize> {
@@ -79,8 +80,7 @@ pub(crate) struct Ledger<const L: usize> {
     /// Blue's requests of the second, for tenants that will move and for those that stay.
     movers: Cell<L>,
     others: Cell<L>,
-    /// The last seconds of those that stay, the newest last.
-    recent: VecDeque<Cell<L>>,
+    recent: Recent<L>,
     /// Logarithms of the changes of the hour that were allowed for in the last second with green.
     drift: [f64; L],
     bursts: [Bursts; L],
@@ -97,43 +97,6 @@ struct Stratum<const L: usize> {
     /// Of this second, before it waits; and as the rest counts it.
     before: Cell<L>,
     before_rest: Cell<L>,
-}
-
-/// What a stratum and those that stay had while all were on blue, in the same seconds, the older ones
-/// with less weight. Used ones stay.
-#[derive(Clone, Copy, Debug, Default)]
-struct Past<const L: usize> {
-    stratum: Cell<L>,
-    others: Cell<L>,
-    seconds: usize,
-}
-
-/// Logarithms of odds ratios that are allowed for.
-#[derive(Clone, Copy, Debug)]
-struct Allowed<const L: usize> {
-    /// When green is to be shown worse, and when it is to be shown not worse.
-    worse: [f64; L],
-    not_worse: [f64; L],
-}
-
-/// Bets from one second on.
-#[derive(Clone, Debug)]
-struct Start<const L: usize> {
-    /// Logarithm of its part of the stake.
-    stake: f64,
-    common: [Odds; L],
-    /// One for each stratum, then the rest.
-    strata: Vec<[Odds; L]>,
-}
-
-/// How much more the events of blue vary from second to second than if they came independently.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bursts {
-    last: Count,
-    all: Count,
-    seconds: u32,
-    observed: f64,
-    expected: f64,
 }
 
 // === impl Cell ===
@@ -187,7 +150,7 @@ impl<const L: usize> Ledger<L> {
             step: none(),
             movers: Cell::default(),
             others: Cell::default(),
-            recent: VecDeque::new(),
+            recent: Recent::default(),
             drift: [0.0; L],
             bursts: [Bursts::default(); L],
         }
@@ -218,10 +181,7 @@ impl<const L: usize> Ledger<L> {
     /// Closes the second: everything in it is compared, and counts from the next look on.
     pub(crate) fn close(&mut self) {
         let others = std::mem::take(&mut self.others);
-        if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(others);
+        self.recent.push(others);
         self.drift = [0.0; L];
         let mut rest = Cell::default();
         let mut rest_past = Past::default();
@@ -233,7 +193,7 @@ impl<const L: usize> Ledger<L> {
             let taken = (green.requests > 0).then(|| stratum.take_waiting());
             let past = stratum.past;
             if let Some(reference) = taken.flatten() {
-                let allowed = self.drift_since(&past.others);
+                let allowed = self.recent.since(&past.others);
                 self.compare(&green, &reference, index, &allowed);
                 for (shown, one) in self.drift.iter_mut().zip(allowed.worse) {
                     *shown = shown.max(one);
@@ -256,32 +216,6 @@ impl<const L: usize> Ledger<L> {
                 self.start();
             }
         }
-    }
-
-    /// The odds of those that stay, now to those of `hour`, as far as they are clearly higher.
-    fn drift_since(&self, hour: &Cell<L>) -> Allowed<L> {
-        let mut allowed = Allowed::nothing();
-        if self.rule.split == Split::Requests || hour.requests == 0 {
-            return allowed;
-        }
-        let mut recent = Cell::default();
-        let mut windows = [Cell::default(); 2];
-        for (age, cell) in self.recent.iter().rev().enumerate() {
-            recent.add(cell);
-            windows[usize::from(age > 0)] = recent;
-        }
-        for (level, drift) in allowed.worse.iter_mut().enumerate() {
-            let was = log_odds(hour.count(level), 0.0);
-            for now in windows.map(|cell| cell.count(level)) {
-                let events = now.events as f64;
-                let least = events - CLEAR * events.sqrt();
-                let odds = least / (now.requests as f64 - least + 0.5);
-                if odds > 0.0 {
-                    *drift = drift.max((odds.ln() - was).min(DRIFT_MAX));
-                }
-            }
-        }
-        allowed
     }
 
     /// Lays the next part of the second half of the stake: 1/2, 1/6, 1/12 and so on of it, all of which
@@ -372,70 +306,9 @@ impl<const L: usize> Ledger<L> {
     }
 }
 
-fn none<const L: usize>() -> [Odds; L] {
-    std::array::from_fn(|_| Odds::default())
-}
-
 /// A chance that can be divided by.
 fn bounded(alpha: f64) -> f64 {
     within(alpha, 1e-12, 1.0)
-}
-
-// === impl Start ===
-
-/// The odds that say most.
-struct Most<'a> {
-    evidence: f64,
-    odds: &'a Odds,
-    level: usize,
-    stratum: Option<usize>,
-}
-
-impl<const L: usize> Start<L> {
-    fn new(strata: usize, stake: f64) -> Self {
-        Self {
-            stake: stake.ln(),
-            common: none(),
-            strata: std::iter::repeat_with(none).take(strata + 1).collect(),
-        }
-    }
-
-    /// Logarithm of the evidence at one level. Keeps in `most` what says most.
-    fn evidence<'a>(&'a self, level: usize, tolerated: usize, most: &mut Most<'a>) -> f64 {
-        let common = self.common[level].above(tolerated);
-        most.consider(self.stake + common, &self.common[level], level, None);
-        let slots = (self.strata.len() as f64).ln();
-        let mut single = LogSum::default();
-        for (index, odds) in self.strata.iter().enumerate() {
-            let evidence = odds[level].above(tolerated);
-            single.add(evidence - slots);
-            most.consider(self.stake + evidence, &odds[level], level, Some(index));
-        }
-        log_mean([common, single.log()].into_iter())
-    }
-}
-
-impl<'a> Most<'a> {
-    fn of<const L: usize>(start: &'a Start<L>) -> Self {
-        Self {
-            evidence: f64::NEG_INFINITY,
-            odds: &start.common[0],
-            level: 0,
-            stratum: None,
-        }
-    }
-
-    fn consider(&mut self, evidence: f64, odds: &'a Odds, level: usize, stratum: Option<usize>) {
-        // A stratum that says all there is to say is named.
-        let more = match stratum {
-            None => evidence > self.evidence,
-            Some(_) => evidence >= self.evidence && evidence > 0.0,
-        };
-        if more && odds.green.requests > 0 {
-            (self.evidence, self.odds) = (evidence, odds);
-            (self.level, self.stratum) = (level, stratum);
-        }
-    }
 }
 
 /// `exp` that stays a number.
@@ -479,9 +352,7 @@ impl<const L: usize> Stratum<L> {
             }
             self.waiting.push_back(before);
         }
-        if before_rest.requests > 0 {
-            self.past.push(&before_rest, others);
-        }
+        self.past.push(&before_rest, others);
         (
             std::mem::take(&mut self.green),
             std::mem::take(&mut self.green_rest),
@@ -497,102 +368,5 @@ impl<const L: usize> Stratum<L> {
             }
         }
         Some(taken)
-    }
-}
-
-// === impl Past ===
-
-impl<const L: usize> Past<L> {
-    fn push(&mut self, stratum: &Cell<L>, others: &Cell<L>) {
-        if self.seconds == WAITING_MAX {
-            self.stratum.halve();
-            self.others.halve();
-            self.seconds /= 2;
-        }
-        self.stratum.add(stratum);
-        self.others.add(others);
-        self.seconds += 1;
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.stratum.add(&other.stratum);
-        self.others.add(&other.others);
-    }
-
-    /// By how much the stratum was above the others: at most, to be shown worse than that; about, to be
-    /// shown not worse.
-    fn difference(&self) -> Allowed<L> {
-        let mut allowed = Allowed::nothing();
-        for level in 0..L {
-            let (stratum, others) = (self.stratum.count(level), self.others.count(level));
-            let was = log_odds(others, 0.0);
-            let most = CLEAR * (stratum.events as f64 + 1.0).sqrt() + CLEAR;
-            let known = stratum.requests > 0 && others.requests > 0;
-            allowed.worse[level] = match known {
-                true => (log_odds(stratum, most) - was).clamp(-DRIFT_MAX, DRIFT_MAX),
-                false => DRIFT_MAX,
-            };
-            if known {
-                allowed.not_worse[level] = log_odds(stratum, 0.0) - was;
-            }
-        }
-        allowed
-    }
-}
-
-impl<const L: usize> Allowed<L> {
-    fn nothing() -> Self {
-        Self {
-            worse: [0.0; L],
-            not_worse: [0.0; L],
-        }
-    }
-}
-
-/// Logarithm of the odds, as if there had been so many more events.
-fn log_odds(count: Count, more: f64) -> f64 {
-    let requests = count.requests as f64;
-    let events = (count.events as f64 + more).clamp(0.0, requests);
-    ((events + 0.5) / (requests - events + 0.5)).ln()
-}
-
-// === impl Bursts ===
-
-impl Bursts {
-    /// Seconds before the variation is believed.
-    const SECONDS_MIN: u32 = 20;
-    /// Errors that come ten at a time count for one; more than that is not discounted.
-    const MOST: f64 = 10.0;
-
-    /// Compares with the second before, so that a rate that changes slowly is no burst (J. von Neumann
-    /// 1941: mean square successive difference).
-    fn observe(&mut self, now: Count) {
-        if now.requests == 0 {
-            return;
-        }
-        self.all.add(now);
-        let (last, share) = (self.last, self.all.share());
-        if last.requests > 0 {
-            let inverse = (now.requests as f64).recip() + (last.requests as f64).recip();
-            let variance = share * (1.0 - share).max(0.0);
-            // A second in which hardly an event is expected says hardly anything.
-            let events = share / inverse;
-            let trust = events / (1.0 + events);
-            self.observed += trust * (now.share() - last.share()).powi(2) / inverse;
-            self.expected += trust * variance;
-            self.seconds = self.seconds.saturating_add(1);
-        }
-        self.last = now;
-    }
-
-    /// One over the index of dispersion: what evidence is worth where events come in bursts (a
-    /// quasi-likelihood, R. Wedderburn 1974). Never above 1.
-    fn weight(&self) -> f64 {
-        if self.seconds < Self::SECONDS_MIN || self.expected <= 0.0 {
-            return 1.0;
-        }
-        (self.observed / self.expected)
-            .clamp(1.0, Self::MOST)
-            .recip()
     }
 }
