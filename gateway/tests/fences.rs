@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("gateway", &["core", "stats", "config", "store", "plugins"]),
     ("ops", &["core", "config", "store"]),
     ("testkit", &["core", "config"]),
-    ("loadtest", &["core", "config", "testkit"]),
+    ("loadtest", &["core", "config", "stats", "testkit"]),
 ];
 
 /// Name (or start of a name) of an outside crate to the only crate of ours that may name it.

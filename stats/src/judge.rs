@@ -12,18 +12,17 @@
 //! ```
 //! use hub_stats::judge::{Arm, Strata, Verdict, errors::Errors};
 //!
-//! let strata = Strata::choose([(7, 90_000), (8, 12)], 1_000);
-//! let mut errors = Errors::new(strata.len(), errors_config());
+//! let strata = Strata::choose([(7, 90_000), (8, 12)], 1_000, 1);
+//! let mut errors = Errors::new(strata.len(), Default::default());
 //! for second in 0..200 {
 //!     let arm = if second < 100 { Arm::Before } else { Arm::Green };
 //!     let failed = if second < 100 { second % 20 / 19 } else { second % 2 };
-//!     errors.record(strata.of(7), arm, 50, failed);
-//!     errors.record(strata.of(9), Arm::Beside, 900, second % 2);
+//!     errors.record(strata.of(7, 0), arm, 50, failed);
+//!     errors.record(strata.of(9, 0), Arm::Beside, 900, second % 2);
 //!     errors.close();
 //! }
 //! let Verdict::Worse(finding) = errors.look() else { panic!("1 % of green's requests fail") };
 //! assert!(finding.to_string().contains("50 of 5000"), "{finding}");
-//! # fn errors_config() -> hub_stats::judge::errors::Config { Default::default() }
 //! ```
 //!
 //! Invariant: state is bounded by the number of strata, which is at most [`STRATA_MAX`], whatever
@@ -43,8 +42,22 @@ use std::fmt;
 /// judges, looks and steps. [`errors::Config`] and [`latency::Config`] take half of it each.
 pub const ALPHA_PER_DEPLOYMENT: f64 = 0.01;
 
-/// Most strata of one deployment, the pool included.
-pub const STRATA_MAX: usize = 33;
+/// Most strata of one deployment: [`POOLS_MAX`] pools, and tenants of their own.
+pub const STRATA_MAX: usize = 40;
+
+/// Most pools of one deployment.
+pub const POOLS_MAX: usize = 8;
+
+/// How green gets its share of the traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// Whole tenants move. They are compared with what they had before, and allowance is made for
+    /// what has changed for those that stay.
+    #[default]
+    Tenants,
+    /// Any request may go to either colour. Tenants are compared with themselves in the same second.
+    Requests,
+}
 
 /// What a request says about green: who answered it, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,22 +65,22 @@ pub enum Arm {
     /// Green answered.
     Green,
     /// Blue answered, for a tenant that this deployment moves to green in a coming step. Green is
-    /// measured by what its tenants had before. Where single requests are split between the colours
-    /// instead of tenants, all that blue answers is of this arm.
+    /// measured by what its tenants had before. With [`Split::Requests`] all that blue answers is of
+    /// this arm.
     Before,
     /// Blue answered, for a tenant that stays. It tells a bad hour from a bad colour.
     Beside,
 }
 
-/// One of the groups that are compared with themselves: a tenant of much traffic, or the pool.
+/// One of the groups that are compared with themselves: a tenant of much traffic, or a pool of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StratumId(u8);
 
 impl StratumId {
-    /// All tenants that have no stratum of their own.
+    /// The pool of those that move in the first step.
     pub const POOL: Self = Self(0);
 
-    /// Position among the strata of a deployment; the pool is 0.
+    /// Position among the strata of a deployment; pools come first.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -75,58 +88,63 @@ impl StratumId {
 
 impl fmt::Display for StratumId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("the pool of small tenants"),
-            number => write!(f, "stratum {number}"),
-        }
+        write!(f, "stratum {}", self.0)
     }
 }
 
 /// Which tenant belongs to which stratum. Chosen once, before the first look, from traffic that went
 /// before: strata chosen by what the judges have seen would void their bound.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Strata {
     own: BTreeMap<u64, StratumId>,
+    pools: u8,
 }
 
 impl Strata {
     /// Gives a stratum of its own to each tenant (any key of 64 bits) with at least `requests_min`
-    /// requests, the busiest first, up to [`STRATA_MAX`] less the pool. Holds no more than it keeps.
-    pub fn choose(traffic: impl IntoIterator<Item = (u64, u64)>, requests_min: u64) -> Self {
-        let mut busiest: Vec<(u64, u64)> = Vec::with_capacity(STRATA_MAX);
+    /// requests, the busiest first, as long as there is room. The others are pooled with those that move
+    /// in the same one of `steps` steps, so that a pool moves as one; steps past [`POOLS_MAX`] share the
+    /// last pool. Holds no more than it keeps.
+    pub fn choose(
+        traffic: impl IntoIterator<Item = (u64, u64)>,
+        requests_min: u64,
+        steps: usize,
+    ) -> Self {
+        const OWN_MAX: usize = STRATA_MAX - POOLS_MAX;
+        let mut busiest: Vec<(u64, u64)> = Vec::with_capacity(OWN_MAX);
         for (tenant, requests) in traffic {
             let place = busiest.partition_point(|&(other, _)| other >= requests);
-            if requests < requests_min || place >= STRATA_MAX - 1 {
+            if requests < requests_min || place >= OWN_MAX {
                 continue;
             }
-            busiest.truncate(STRATA_MAX - 2);
+            busiest.truncate(OWN_MAX - 1);
             busiest.insert(place, (requests, tenant));
         }
-        let ids = (1_u8..).map(StratumId);
+        let pools = u8::try_from(steps.clamp(1, POOLS_MAX)).unwrap_or(1);
+        let ids = (pools..).map(StratumId);
         Self {
             own: busiest.into_iter().map(|(_, key)| key).zip(ids).collect(),
+            pools,
         }
     }
 
-    /// The tenant's stratum. Takes a look-up among at most [`STRATA_MAX`].
-    pub fn of(&self, tenant: u64) -> StratumId {
-        self.own.get(&tenant).copied().unwrap_or(StratumId::POOL)
+    /// The stratum of a tenant that moves in step `step`, counted from 0. A look-up among few.
+    pub fn of(&self, tenant: u64, step: usize) -> StratumId {
+        let pool = step.min(usize::from(self.pools) - 1);
+        let pool = StratumId(u8::try_from(pool).unwrap_or(0));
+        self.own.get(&tenant).copied().unwrap_or(pool)
     }
 
-    /// The tenant that has `stratum` to itself; `None` for the pool.
+    /// The tenant that has `stratum` to itself; `None` for a pool.
     pub fn tenant(&self, stratum: StratumId) -> Option<u64> {
         let mut own = self.own.iter();
         own.find_map(|(tenant, id)| (*id == stratum).then_some(*tenant))
     }
 
-    /// Strata, the pool included: 1 to [`STRATA_MAX`].
+    /// Strata, pools included: 1 to [`STRATA_MAX`].
+    #[expect(clippy::len_without_is_empty, reason = "there is always a pool")]
     pub fn len(&self) -> usize {
-        self.own.len() + 1
-    }
-
-    /// Never: there is always the pool.
-    pub fn is_empty(&self) -> bool {
-        false
+        self.own.len() + usize::from(self.pools)
     }
 }
 
@@ -137,7 +155,8 @@ pub enum Verdict {
     Continue(Finding),
     /// Green is worse than what is tolerated: roll back.
     Worse(Finding),
-    /// Green is shown to be within the margin in this step: it may have more traffic.
+    /// Green is shown to be within the margin in this step, and not half suspected of being worse: it
+    /// may have more traffic.
     NotWorse(Finding),
 }
 
@@ -164,10 +183,9 @@ pub struct Finding {
     pub evidence: f64,
     /// The evidence at which green is judged worse.
     pub evidence_min: f64,
-    /// Evidence that green is worse than blue in the same seconds; `None` where blue had no traffic.
-    pub beside: Option<f64>,
-    /// What `beside` has to reach too.
-    pub beside_min: f64,
+    /// Times by which the odds of those that stay on blue have clearly risen since green's tenants were
+    /// on blue; allowed for. 1 if they have not.
+    pub drift: f64,
     /// Evidence that green is within the margin, in this step.
     pub not_worse: f64,
     /// The evidence at which it is believed.
@@ -232,10 +250,10 @@ impl fmt::Display for Count {
 impl Finding {
     /// The verdict that follows; `matters` is whether green may be held worse at all.
     fn verdict(self, matters: bool) -> Verdict {
-        let beside = self.beside.is_none_or(|beside| beside >= self.beside_min);
-        if matters && beside && self.evidence >= self.evidence_min {
+        if matters && self.evidence >= self.evidence_min {
             Verdict::Worse(self)
-        } else if self.not_worse >= self.not_worse_min && self.evidence < self.evidence_min {
+        } else if self.not_worse >= self.not_worse_min && self.evidence < self.evidence_min.sqrt() {
+            // Half way to being worse is no time for more traffic.
             Verdict::NotWorse(self)
         } else {
             Verdict::Continue(self)
@@ -261,13 +279,12 @@ impl fmt::Display for Finding {
             self.evidence,
             self.evidence_min,
         )?;
-        match self.beside {
-            Some(beside) => write!(
+        if self.drift > 1.0 {
+            write!(
                 f,
-                ", beside blue now {beside:.3e} of {:.0}",
-                self.beside_min
-            )?,
-            None => f.write_str(", blue has no traffic to stand beside")?,
+                ", allowing for {:.2} times the odds of before on blue",
+                self.drift
+            )?;
         }
         write!(
             f,

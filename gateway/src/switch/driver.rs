@@ -5,7 +5,6 @@
 
 use super::judge::{Bench, Ruling};
 use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
-use super::plan::WHOLE;
 use super::watch::Watch;
 use crate::control::reload::Reloader;
 use crate::hub::Hub;
@@ -433,9 +432,8 @@ impl Driver {
                 if running.bench.is_none() {
                     running.begin_watching(&self.hub, cluster, seconds);
                 }
-                let next = running.next_share();
                 if let Some(bench) = &mut running.bench {
-                    bench.begin_step(next, seconds);
+                    bench.begin_step(seconds);
                 }
             }
             Action::StopWatching => {
@@ -550,15 +548,6 @@ impl Running {
         {
             generation.watch_with(self.record.to, Arc::clone(watch));
         }
-    }
-
-    /// Who is on the new colour in the stage after the present one.
-    fn next_share(&self) -> u16 {
-        let next = match self.record.phase {
-            Phase::Canary { stage, .. } => self.record.plan.stages.get(stage + 1),
-            _ => None,
-        };
-        next.map_or(WHOLE, |stage| stage.share)
     }
 
     /// Lets the judges hear what came in; what they say of it.

@@ -1,6 +1,6 @@
 //! The judges of one rollout: samples in, verdicts out. Pure but for the clock that the caller brings.
 
-use super::plan::{Plan, WHOLE};
+use super::plan::Plan;
 use super::watch::{Ending, Sample};
 use hub_stats::judge::errors::{self, Errors};
 use hub_stats::judge::fast::{self, Bucket, Guard};
@@ -33,14 +33,14 @@ pub struct Bench {
     latency: Latency,
     /// Which second is open, and what came in it for the sequential judges.
     second: u64,
-    open: BTreeMap<(StratumId, bool, bool), Cell>,
+    open: BTreeMap<(StratumId, usize), Cell>,
     /// Both colours in the part of a second since the last look.
     judged: Bucket,
     other: Bucket,
     /// Requests of the new colour in this step.
     requests: u64,
-    /// Who goes over in the next step, in ten-thousandths.
-    next_share: u16,
+    /// Shares of the stages, in ten-thousandths.
+    shares: Vec<u16>,
     judging: bool,
 }
 
@@ -55,7 +55,8 @@ impl Bench {
     /// Judges of a rollout that begins at second `now`. `traffic` is what each tenant (by
     /// [`Sample::who`]) asked before.
     pub fn new(plan: &Plan, traffic: impl IntoIterator<Item = (u64, u64)>, now: u64) -> Self {
-        let strata = Strata::choose(traffic, OWN_STRATUM_REQUESTS);
+        let shares: Vec<u16> = plan.stages.iter().map(|stage| stage.share).collect();
+        let strata = Strata::choose(traffic, OWN_STRATUM_REQUESTS, shares.len() + 1);
         Self {
             guard: Guard::new(fast::Config::default(), now),
             errors: Errors::new(strata.len(), errors::Config::default()),
@@ -66,18 +67,17 @@ impl Bench {
             judged: Bucket::default(),
             other: Bucket::default(),
             requests: 0,
-            next_share: plan.stages.first().map_or(WHOLE, |stage| stage.share),
+            shares,
             judging: false,
         }
     }
 
-    /// A step of the canary begins at second `now`; `next_share` of the tenants are in the one after it.
-    pub fn begin_step(&mut self, next_share: u16, now: u64) {
+    /// A step of the canary begins at second `now`.
+    pub fn begin_step(&mut self, now: u64) {
         self.guard = Guard::new(fast::Config::default(), now);
         self.errors.begin_step();
         self.latency.begin_step();
         self.requests = 0;
-        self.next_share = next_share;
         self.judging = true;
     }
 
@@ -102,9 +102,17 @@ impl Bench {
                 Ending::ConnectError => bucket.connect_errors += 1,
                 Ending::Timeout => bucket.timeouts += 1,
             }
-            let moves = sample.place < self.next_share;
-            let key = (self.strata.of(sample.who), sample.on_new, moves);
-            let cell = self.open.entry(key).or_default();
+            // In which step it moves, by its place; those who only move at the end tell a bad hour from a
+            // bad colour.
+            let last = self.shares.len();
+            let step = self.shares.iter().position(|share| sample.place < *share);
+            let arm = match step {
+                _ if sample.on_new => Arm::Green,
+                None if last > 0 => Arm::Beside,
+                _ => Arm::Before,
+            };
+            let stratum = self.strata.of(sample.who, step.unwrap_or(last));
+            let cell = self.open.entry((stratum, arm_index(arm))).or_default();
             cell.requests += 1;
             cell.failed += u32::from(failed);
             if matches!(sample.ending, Ending::Good | Ending::ServerError) {
@@ -120,12 +128,8 @@ impl Bench {
     }
 
     fn close(&mut self, now: u64) {
-        for ((stratum, on_new, moves), cell) in std::mem::take(&mut self.open) {
-            let arm = match (on_new, moves) {
-                (true, _) => Arm::Green,
-                (false, true) => Arm::Before,
-                (false, false) => Arm::Beside,
-            };
+        for ((stratum, arm), cell) in std::mem::take(&mut self.open) {
+            let arm = ARMS[arm];
             self.errors.record(stratum, arm, cell.requests, cell.failed);
             self.latency.record(stratum, arm, &cell.latency);
         }
@@ -175,14 +179,26 @@ impl Bench {
     }
 }
 
+const ARMS: [Arm; 3] = [Arm::Green, Arm::Before, Arm::Beside];
+
+fn arm_index(arm: Arm) -> usize {
+    match arm {
+        Arm::Green => 0,
+        Arm::Before => 1,
+        Arm::Beside => 2,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sample(number: u64, on_new: bool, ending: Ending) -> Sample {
+        // Exponential with a mean of 10 ms.
+        let share = (number * 7_919 % 1_000) as f64 / 1_000.0;
         Sample {
             who: number % 50,
-            latency_us: 2_000 + (number * 7_919 % 1_000) as u32,
+            latency_us: 500 + (-(1.0 - share).ln() * 10_000.0) as u32,
             place: if on_new {
                 100
             } else {
@@ -200,7 +216,7 @@ mod tests {
         let mut number = 0;
         for second in 0..60 + seconds {
             if second == 60 {
-                bench.begin_step(500, second);
+                bench.begin_step(second);
             }
             let samples: Vec<Sample> = (0..1_000)
                 .map(|request| {
@@ -254,7 +270,7 @@ mod tests {
     #[test]
     fn a_colour_of_which_nothing_is_heard_fails() {
         let mut bench = Bench::new(&Plan::default(), [], 0);
-        bench.begin_step(500, 0);
+        bench.begin_step(0);
         for second in 0..12 {
             bench.hear(&[sample(second, false, Ending::Good)], second);
         }
@@ -268,7 +284,7 @@ mod tests {
     #[test]
     fn too_few_requests_pass_nothing() {
         let mut bench = Bench::new(&Plan::default(), [], 0);
-        bench.begin_step(500, 0);
+        bench.begin_step(0);
         for second in 0..8 {
             bench.hear(&[sample(second, true, Ending::Good)], second);
         }

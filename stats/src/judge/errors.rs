@@ -2,13 +2,13 @@
 //!
 //! The failures are compared as odds ratios of two-by-two tables, second by second and stratum by
 //! stratum; `docs/judges.md` says how. Green is worse if its odds of failure are shown to be more than
-//! `tolerated` times those that its tenants had on blue, and above blue's in the same seconds, and if at
-//! least `share_min` of what was compared failed. It is not worse if the odds are shown to be less
+//! `tolerated` times those that its tenants had on blue, and if at least `share_min` of what was compared
+//! failed. It is not worse if the odds are shown to be less
 //! than `margin` times those on blue, or its share of failures less than `share_ok`, in the current step.
 
 use super::ledger::{Cell, Ledger, Rule, Sample, exp};
 use super::odds::log_mean;
-use super::{ALPHA_PER_DEPLOYMENT, Arm, StratumId, Verdict, within};
+use super::{ALPHA_PER_DEPLOYMENT, Arm, Split, StratumId, Verdict, within};
 
 /// Bounds. Odds ratios and shares are plain numbers: 1.5 is one and a half times, 0.01 is one percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,10 +16,10 @@ pub struct Config {
     /// Chance of a false [`Verdict::Worse`] in the whole deployment. Above 0, at most 1. Default half of
     /// [`ALPHA_PER_DEPLOYMENT`].
     pub alpha: f64,
-    /// The same for the comparison with blue in the same seconds, which has to agree. Default 0.05.
-    pub beside_alpha: f64,
     /// Chance of a false [`Verdict::NotWorse`] in one step. Default 0.05.
     pub promote_alpha: f64,
+    /// How green gets its share. Default [`Split::Tenants`].
+    pub split: Split,
     /// Odds ratio up to which green is not held worse. At least 1. Default 1.5.
     pub tolerated: f64,
     /// Odds ratio that green must be shown to stay below to be held not worse. Above `tolerated`.
@@ -49,8 +49,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             alpha: ALPHA_PER_DEPLOYMENT / 2.0,
-            beside_alpha: 0.05,
             promote_alpha: 0.05,
+            split: Split::Tenants,
             tolerated: 1.5,
             margin: 3.0,
             share_min: 0.002,
@@ -64,10 +64,10 @@ impl Errors {
     pub fn new(strata: usize, config: Config) -> Self {
         let rule = Rule {
             alpha: config.alpha,
-            beside_alpha: config.beside_alpha,
             promote_alpha: config.promote_alpha,
             tolerated: config.tolerated,
             margin: config.margin,
+            split: config.split,
         };
         Self {
             config,
@@ -86,8 +86,7 @@ impl Errors {
         };
         let sample = Sample {
             own: Some(cell),
-            rest: cell,
-            beside: cell,
+            all: cell,
         };
         if arm == Arm::Green {
             self.green.add(&cell);

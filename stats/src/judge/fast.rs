@@ -45,11 +45,11 @@ pub struct Config {
     pub window_seconds: u8,
     /// Fewer requests in the window than this are no breach. Default 20.
     pub requests_min: u64,
-    /// Default 5 % and three times the other's, from 5 answers.
+    /// Default 10 % and three times the other's, from 10 answers.
     pub server_errors: Threshold,
-    /// Default 2 % and three times the other's, from 3 connections.
+    /// Default 5 % and three times the other's, from 5 connections.
     pub connect_errors: Threshold,
-    /// Default 2 % and three times the other's, from 3 requests.
+    /// Default 5 % and three times the other's, from 5 requests.
     pub timeouts: Threshold,
     /// A p99 up to this is fine. Default 1 s.
     pub p99: Duration,
@@ -140,9 +140,9 @@ impl Default for Config {
         Self {
             window_seconds: 5,
             requests_min: 20,
-            server_errors: threshold(0.05, 5),
-            connect_errors: threshold(0.02, 3),
-            timeouts: threshold(0.02, 3),
+            server_errors: threshold(0.10, 10),
+            connect_errors: threshold(0.05, 5),
+            timeouts: threshold(0.05, 5),
             p99: Duration::from_secs(1),
             p99_relative: 4.0,
             p99_requests_min: 200,
@@ -399,14 +399,14 @@ mod tests {
     }
 
     #[test]
-    fn fifty_percent_of_5xx_are_seen_within_the_open_second() {
+    fn fifty_percent_of_5xx_are_seen_in_about_a_second() {
         let mut guard = healthy();
         let mut requests = 0;
         while guard.verdict(30) == Verdict::Ok {
             guard.record(30, &bucket(2, 1), &bucket(38, 0));
             requests += 2;
         }
-        assert!(requests <= 26, "{requests} requests, at 50 a second");
+        assert!(requests <= 54, "{requests} requests, at 50 a second");
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn few_events_are_no_breach() {
         let mut guard = Guard::new(Config::default(), 0);
-        guard.record(0, &bucket(40, 4), &bucket(1_000, 0));
+        guard.record(0, &bucket(40, 9), &bucket(1_000, 0));
         assert_eq!(guard.verdict(0), Verdict::Ok);
     }
 
@@ -486,7 +486,7 @@ mod tests {
         guard.record(30, &bucket(50, 40), &bucket(950, 19));
         assert_eq!(
             guard.verdict(30).to_string(),
-            "answers of class 5xx: 40 of 250 (16.000 %) where 5.000 % are allowed; \
+            "answers of class 5xx: 40 of 250 (16.000 %) where 10.000 % are allowed; \
              19 of 4750 (0.400 %) on the other colour"
         );
         let mut guard = healthy();

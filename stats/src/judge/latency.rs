@@ -2,7 +2,7 @@
 //! every look.
 //!
 //! From a stratum's first requests on blue come reference latencies: their median, p95, p99, and twice
-//! the p99. They do not move afterwards. Then requests are counted that are above them, and the counts
+//! the p95. They do not move afterwards. Then requests are counted that are above them, and the counts
 //! are compared as failures are in [`super::errors`]. A request of green counts only if it is above the
 //! reference by more than the tolerance, so green may be slower by that at no risk: if green's
 //! latencies are blue's times `1 + slower_ratio` plus `slower`, the counts come alike. This is a test on
@@ -11,7 +11,7 @@
 
 use super::histogram::{Edge, Histogram};
 use super::ledger::{Cell, Ledger, Rule, Sample};
-use super::{ALPHA_PER_DEPLOYMENT, Arm, StratumId, Verdict, within};
+use super::{ALPHA_PER_DEPLOYMENT, Arm, Split, StratumId, Verdict, within};
 use std::time::Duration;
 
 /// Bounds.
@@ -20,10 +20,10 @@ pub struct Config {
     /// Chance of a false [`Verdict::Worse`] in the whole deployment. Above 0, at most 1. Default half of
     /// [`ALPHA_PER_DEPLOYMENT`].
     pub alpha: f64,
-    /// The same for the comparison with blue in the same seconds, which has to agree. Default 0.05.
-    pub beside_alpha: f64,
     /// Chance of a false [`Verdict::NotWorse`] in one step. Default 0.05.
     pub promote_alpha: f64,
+    /// How green gets its share. Default [`Split::Tenants`].
+    pub split: Split,
     /// Green may be slower by this part of blue's latency. Default 0.25.
     pub slower_ratio: f64,
     /// And by this much. Default 2 ms.
@@ -31,8 +31,10 @@ pub struct Config {
     /// Odds ratio of being above a reference, tolerance included, that green must be shown to stay below
     /// to be held not worse. Above 1. Default 2.
     pub margin: f64,
-    /// Requests on blue that give a stratum its references. At least 1. Default 200.
+    /// Fewest requests on blue that can give a stratum its references. At least 1. Default 100.
     pub reference_min: u64,
+    /// That many are enough; with fewer, they are taken when green's first request arrives. Default 500.
+    pub reference_max: u64,
 }
 
 /// The judge of latency, for one deployment.
@@ -52,9 +54,9 @@ const NAMES: [&str; LEVELS] = [
     "slower than blue's median",
     "slower than blue's p95",
     "slower than blue's p99",
-    "slower than twice blue's p99",
+    "slower than twice blue's p95",
 ];
-/// Levels that have to be shown not worse. Twice the p99 is too rare to show anything there.
+/// Levels that have to be shown not worse. Twice the p95 is too rare to show anything there.
 const PROMOTE: usize = 3;
 
 /// Reference latencies, once there were enough requests.
@@ -75,12 +77,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             alpha: ALPHA_PER_DEPLOYMENT / 2.0,
-            beside_alpha: 0.05,
             promote_alpha: 0.05,
+            split: Split::Tenants,
             slower_ratio: 0.25,
             slower: Duration::from_millis(2),
             margin: 2.0,
-            reference_min: 200,
+            reference_min: 100,
+            reference_max: 500,
         }
     }
 }
@@ -91,10 +94,10 @@ impl Latency {
         let strata = strata.clamp(1, super::STRATA_MAX);
         let rule = Rule {
             alpha: config.alpha,
-            beside_alpha: config.beside_alpha,
             promote_alpha: config.promote_alpha,
             tolerated: 1.0,
             margin: config.margin,
+            split: config.split,
         };
         Self {
             config,
@@ -110,27 +113,26 @@ impl Latency {
     pub fn record(&mut self, stratum: StratumId, arm: Arm, latencies: &Histogram) {
         let known = stratum.index() < self.own.len();
         let place = if known { stratum.index() } else { 0 };
+        if arm == Arm::Green {
+            self.own[place].fix(self.config.reference_min, &self.config);
+        }
         let requests = u32::try_from(latencies.count()).unwrap_or(u32::MAX);
         let cell = |edges: &[Edge; LEVELS]| Cell {
             requests,
             events: edges
                 .map(|edge| u32::try_from(latencies.count_above(edge)).unwrap_or(u32::MAX)),
         };
-        let mut sample = Sample::default();
+        let by = |limits: &Limits| match arm {
+            Arm::Green => cell(&limits.green),
+            Arm::Before | Arm::Beside => cell(&limits.blue),
+        };
         // What teaches a reference is not counted against it as well.
-        match &self.own[place] {
-            Reference::Fixed(limits) if arm == Arm::Green => sample.own = Some(cell(&limits.green)),
-            Reference::Fixed(limits) => sample.own = Some(cell(&limits.blue)),
-            Reference::Learning(_) => {}
-        }
-        if let Some(limits) = &self.all_at {
-            sample.beside = cell(&limits.blue);
-            sample.rest = if arm == Arm::Green {
-                cell(&limits.green)
-            } else {
-                sample.beside
-            };
-        }
+        let own = match &self.own[place] {
+            Reference::Fixed(limits) if arm != Arm::Beside => Some(by(limits)),
+            Reference::Fixed(_) | Reference::Learning(_) => None,
+        };
+        let all = self.all_at.as_ref().map(by).unwrap_or_default();
+        let sample = Sample { own, all };
         self.ledger.record(stratum, arm, &sample);
         if arm == Arm::Before {
             self.own[place].learn(latencies, &self.config);
@@ -175,9 +177,16 @@ impl Default for Reference {
 
 impl Reference {
     fn learn(&mut self, latencies: &Histogram, config: &Config) {
+        if let Self::Learning(seen) = self {
+            seen.merge(latencies);
+        }
+        self.fix(config.reference_max.max(config.reference_min), config);
+    }
+
+    /// Ends learning, if there were so many requests.
+    fn fix(&mut self, requests_min: u64, config: &Config) {
         let Self::Learning(seen) = self else { return };
-        seen.merge(latencies);
-        if seen.count() < config.reference_min.max(1) {
+        if seen.count() < requests_min.max(1) {
             return;
         }
         if let Some(limits) = Limits::of(seen, config) {
@@ -190,7 +199,7 @@ impl Limits {
     fn of(seen: &Histogram, config: &Config) -> Option<Self> {
         let [median, p95, p99] = [0.5, 0.95, 0.99].map(|q| seen.quantile_edge(q));
         let (median, p95, p99) = (median?, p95?, p99?);
-        let far = Edge::at_least(p99.latency() * 2);
+        let far = Edge::at_least(p95.latency() * 2);
         let blue = [median, p95, p99, far];
         let ratio = 1.0 + within(config.slower_ratio, 0.0, 1e3);
         Some(Self {

@@ -1,10 +1,12 @@
 //! What both sequential judges share: which requests of green are compared with which of blue.
 //!
 //! Seconds are closed one by one. In each, and for each stratum, green's requests are compared with what
-//! blue answered for the same tenants before they moved (or in the same second, where the colours share a
-//! tenant): tenants differ from each other far more than colours do. Each request of blue is used once.
-//! Where a stratum has no such requests left, its green requests join *the rest*, which is compared
-//! with what blue answers for others in the same second.
+//! blue answered for the same tenants before they moved: tenants differ from each other far more than
+//! colours do. Each request of blue is used once. Where a stratum has no such requests left, its green
+//! requests join *the rest*, which is compared with what blue answers for others in the same second, and
+//! is allowed to be above that by as much as the same tenants may have been above the others when all were
+//! on blue. Where nothing is known of that, the rest says nothing. Where single requests are split, a
+//! stratum's requests of the same second are all there is to compare.
 //!
 //! Evidence that green is worse is the mean of two bets: one on an odds ratio that all strata have in
 //! common (the product over strata), and one on a single stratum (the mean over strata). A mean of bets
@@ -13,24 +15,30 @@
 //! was good for an hour is not believed for another one after it has turned bad (the e-detector of
 //! J. Shin, A. Ramdas, A. Rinaldo 2024 does the same with unbounded starts).
 //!
-//! A second comparison, all of green *beside* all of blue in the same seconds, must agree, so that a bad
-//! hour of what both colours rely on is not held against green. It can only prevent a verdict.
+//! Between what tenants had before and what they have now, the hour may have changed. That shows in those
+//! who stay on blue: where their odds now are clearly above what they were while the reference was
+//! gathered, green is allowed to be above it by as much (differences in differences). So a bad hour of
+//! what both colours rely on is not held against green. This can only take evidence away.
 
-use super::odds::{Grid, LogSum, Odds, Table, log_mean, sane_odds};
-use super::{Arm, Count, Finding, StratumId, within};
+mod bursts;
+mod past;
+mod start;
+
+use self::bursts::Bursts;
+use self::past::{Allowed, Past, Recent};
+use self::start::{Most, Start, none};
+use super::odds::{Grid, LogSum, Odds, Table, sane_odds};
+use super::{Arm, Count, Finding, Split, StratumId, within};
 use std::collections::VecDeque;
 
 /// Seconds with requests of blue that a stratum keeps for comparison; the oldest go first.
 const WAITING_MAX: usize = 256;
 /// Of those that wait, green's second gets one in so many, so that they last for a few minutes.
-const WAITING_SHARE: usize = 64;
+const WAITING_SHARE: usize = 32;
 /// Seconds between starts.
 const START_EVERY: u32 = 30;
 /// Later starts that are followed; the stake of older ones is given up.
 const STARTS_MAX: usize = 4;
-/// Seconds without a request on blue after which green has nothing to stand beside.
-const BLUE_SILENT_MAX: u32 = 5;
-
 /// Requests of one arm and stratum in one second, and how many of them had each of `L` events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell<const L: usize> {
@@ -43,20 +51,18 @@ pub(crate) struct Cell<const L: usize> {
 pub(crate) struct Sample<const L: usize> {
     /// With the stratum itself; `None` where it cannot be compared yet.
     pub(crate) own: Option<Cell<L>>,
-    /// Of green with the rest.
-    pub(crate) rest: Cell<L>,
-    /// Of green with blue in the same second.
-    pub(crate) beside: Cell<L>,
+    /// With what others do in the same second.
+    pub(crate) all: Cell<L>,
 }
 
 /// Bounds of a judgement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) alpha: f64,
-    pub(crate) beside_alpha: f64,
     pub(crate) promote_alpha: f64,
     pub(crate) tolerated: f64,
     pub(crate) margin: f64,
+    pub(crate) split: Split,
 }
 
 /// All comparisons of one judge.
@@ -67,14 +73,16 @@ pub(crate) struct Ledger<const L: usize> {
     strata: Vec<Stratum<L>>,
     /// The first one from the beginning, then later starts, the oldest first.
     starts: VecDeque<Start<L>>,
+    /// Closed ones, from the first with green on.
     seconds: u32,
     /// What strata have in common, since the last step began.
     step: [Odds; L],
-    /// Blue's requests of the second, of all strata; of those that stay; green's.
-    blue: Cell<L>,
+    /// Blue's requests of the second, for tenants that will move and for those that stay.
+    movers: Cell<L>,
     others: Cell<L>,
-    green: Cell<L>,
-    blue_silent: u32,
+    recent: Recent<L>,
+    /// Logarithms of the changes of the hour that were allowed for in the last second with green.
+    drift: [f64; L],
     bursts: [Bursts; L],
 }
 
@@ -82,32 +90,13 @@ pub(crate) struct Ledger<const L: usize> {
 #[derive(Clone, Debug)]
 struct Stratum<const L: usize> {
     waiting: VecDeque<Cell<L>>,
+    past: Past<L>,
     green: Cell<L>,
     /// The same requests as `green`, as the rest counts them.
     green_rest: Cell<L>,
-    /// Of this second, before it waits.
+    /// Of this second, before it waits; and as the rest counts it.
     before: Cell<L>,
-}
-
-/// Bets from one second on.
-#[derive(Clone, Debug)]
-struct Start<const L: usize> {
-    /// Logarithm of its part of the stake.
-    stake: f64,
-    common: [Odds; L],
-    /// One for each stratum, then the rest.
-    strata: Vec<[Odds; L]>,
-    beside: [Odds; L],
-}
-
-/// How much more the events of blue vary from second to second than if they came independently.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bursts {
-    last: Count,
-    all: Count,
-    seconds: u32,
-    observed: f64,
-    expected: f64,
+    before_rest: Cell<L>,
 }
 
 // === impl Cell ===
@@ -127,6 +116,11 @@ impl<const L: usize> Cell<L> {
         for (mine, theirs) in self.events.iter_mut().zip(&other.events) {
             *mine = mine.saturating_add(*theirs);
         }
+    }
+
+    fn halve(&mut self) {
+        self.requests /= 2;
+        self.events = self.events.map(|events| events / 2);
     }
 
     fn count(&self, level: usize) -> Count {
@@ -154,10 +148,10 @@ impl<const L: usize> Ledger<L> {
             starts: VecDeque::from([Start::new(strata, 0.5)]),
             seconds: 0,
             step: none(),
-            blue: Cell::default(),
+            movers: Cell::default(),
             others: Cell::default(),
-            green: Cell::default(),
-            blue_silent: BLUE_SILENT_MAX,
+            recent: Recent::default(),
+            drift: [0.0; L],
             bursts: [Bursts::default(); L],
         }
     }
@@ -168,51 +162,59 @@ impl<const L: usize> Ledger<L> {
         let stratum = &mut self.strata[if known { stratum.index() } else { 0 }];
         match arm {
             Arm::Green => {
-                self.green.add(&sample.beside);
-                stratum.green_rest.add(&sample.rest);
+                stratum.green_rest.add(&sample.all);
                 if let Some(own) = &sample.own {
                     stratum.green.add(own);
                 }
             }
             Arm::Before => {
-                self.blue.add(&sample.beside);
+                self.movers.add(&sample.all);
+                stratum.before_rest.add(&sample.all);
                 if let Some(own) = &sample.own {
                     stratum.before.add(own);
                 }
             }
-            Arm::Beside => {
-                self.blue.add(&sample.beside);
-                self.others.add(&sample.beside);
-            }
+            Arm::Beside => self.others.add(&sample.all),
         }
     }
 
     /// Closes the second: everything in it is compared, and counts from the next look on.
     pub(crate) fn close(&mut self) {
+        let others = std::mem::take(&mut self.others);
+        self.recent.push(others);
+        self.drift = [0.0; L];
         let mut rest = Cell::default();
+        let mut rest_past = Past::default();
+        let mut has_green = false;
         for index in 0..self.strata.len() {
-            let (green, green_rest) = self.strata[index].open();
-            let taken = (green.requests > 0).then(|| self.strata[index].take_waiting());
-            match taken.flatten() {
-                Some(reference) => self.compare(&green, &reference, index),
-                None => rest.add(&green_rest),
+            let stratum = &mut self.strata[index];
+            let (green, green_rest) = stratum.open(self.rule.split, &others);
+            has_green |= green.requests > 0 || green_rest.requests > 0;
+            let taken = (green.requests > 0).then(|| stratum.take_waiting());
+            let past = stratum.past;
+            if let Some(reference) = taken.flatten() {
+                let allowed = self.recent.since(&past.others);
+                self.compare(&green, &reference, index, &allowed);
+                for (shown, one) in self.drift.iter_mut().zip(allowed.worse) {
+                    *shown = shown.max(one);
+                }
+            } else if green_rest.requests > 0 {
+                rest.add(&green_rest);
+                rest_past.add(&past);
             }
         }
-        let others = std::mem::take(&mut self.others);
-        self.compare(&rest, &others, self.strata.len());
-        self.compare_beside();
-        let blue = std::mem::take(&mut self.blue);
-        self.green = Cell::default();
+        self.compare(&rest, &others, self.strata.len(), &rest_past.difference());
+        let mut blue = std::mem::take(&mut self.movers);
+        blue.add(&others);
         for (level, bursts) in self.bursts.iter_mut().enumerate() {
             bursts.observe(blue.count(level));
         }
-        self.blue_silent = match blue.requests {
-            0 => self.blue_silent.saturating_add(1),
-            _ => 0,
-        };
-        self.seconds = self.seconds.saturating_add(1);
-        if self.seconds.is_multiple_of(START_EVERY) {
-            self.start();
+        // Starts before green would be a waste of the stake.
+        if self.seconds > 0 || has_green {
+            self.seconds = self.seconds.saturating_add(1);
+            if self.seconds.is_multiple_of(START_EVERY) {
+                self.start();
+            }
         }
     }
 
@@ -227,33 +229,31 @@ impl<const L: usize> Ledger<L> {
         self.starts.push_back(Start::new(self.strata.len(), stake));
     }
 
-    fn compare(&mut self, green: &Cell<L>, reference: &Cell<L>, stratum: usize) {
+    fn compare(
+        &mut self,
+        green: &Cell<L>,
+        reference: &Cell<L>,
+        stratum: usize,
+        allowed: &Allowed<L>,
+    ) {
         if green.requests == 0 || reference.requests == 0 {
             return;
         }
         for level in 0..L {
             let table = table(green, reference, level);
-            let likelihood = self.grid.likelihood(table);
             let weight = self.bursts[level].weight();
+            let worse = allowed.worse[level];
+            let likelihood = self.grid.likelihood(table, worse);
             for start in &mut self.starts {
-                start.common[level].add(table, likelihood.as_ref(), weight);
-                start.strata[stratum][level].add(table, likelihood.as_ref(), weight);
+                start.common[level].add(table, likelihood.as_ref(), weight, worse);
+                start.strata[stratum][level].add(table, likelihood.as_ref(), weight, worse);
             }
-            self.step[level].add(table, likelihood.as_ref(), weight);
-        }
-    }
-
-    fn compare_beside(&mut self) {
-        if self.green.requests == 0 || self.blue.requests == 0 {
-            return;
-        }
-        for level in 0..L {
-            let table = table(&self.green, &self.blue, level);
-            let likelihood = self.grid.likelihood(table);
-            let weight = self.bursts[level].weight();
-            for start in &mut self.starts {
-                start.beside[level].add(table, likelihood.as_ref(), weight);
-            }
+            let not_worse = allowed.not_worse[level];
+            let likelihood = match not_worse == worse {
+                true => likelihood,
+                false => self.grid.likelihood(table, not_worse),
+            };
+            self.step[level].add(table, likelihood.as_ref(), weight, not_worse);
         }
     }
 
@@ -272,14 +272,6 @@ impl<const L: usize> Ledger<L> {
                 total.add(start.stake + start.evidence(level, tolerated, &mut most));
             }
         }
-        // Beside blue nothing is tolerated: what is asked is whether there is a difference at all.
-        let at_one = self.grid.point(1.0);
-        let mut beside = LogSum::default();
-        for start in &self.starts {
-            for odds in &start.beside {
-                beside.add(start.stake + odds.above(at_one));
-            }
-        }
         let alpha = bounded(self.rule.alpha);
         let levels = (L as f64).ln();
         Finding {
@@ -295,10 +287,9 @@ impl<const L: usize> Ledger<L> {
             estimate: most.odds.estimate(),
             interval: most.odds.interval(&self.grid, -alpha.ln()),
             tolerated: self.rule.tolerated,
-            evidence: exp(total.log - levels),
+            evidence: exp(total.log() - levels),
             evidence_min: alpha.recip(),
-            beside: (self.blue_silent < BLUE_SILENT_MAX).then(|| exp(beside.log - levels)),
-            beside_min: bounded(self.rule.beside_alpha).recip(),
+            drift: self.drift[most.level].exp(),
             not_worse: 0.0,
             not_worse_min: bounded(self.rule.promote_alpha).recip(),
         }
@@ -315,71 +306,9 @@ impl<const L: usize> Ledger<L> {
     }
 }
 
-fn none<const L: usize>() -> [Odds; L] {
-    std::array::from_fn(|_| Odds::default())
-}
-
 /// A chance that can be divided by.
 fn bounded(alpha: f64) -> f64 {
     within(alpha, 1e-12, 1.0)
-}
-
-// === impl Start ===
-
-/// The odds that say most.
-struct Most<'a> {
-    evidence: f64,
-    odds: &'a Odds,
-    level: usize,
-    stratum: Option<usize>,
-}
-
-impl<const L: usize> Start<L> {
-    fn new(strata: usize, stake: f64) -> Self {
-        Self {
-            stake: stake.ln(),
-            common: none(),
-            strata: std::iter::repeat_with(none).take(strata + 1).collect(),
-            beside: none(),
-        }
-    }
-
-    /// Logarithm of the evidence at one level. Keeps in `most` what says most.
-    fn evidence<'a>(&'a self, level: usize, tolerated: usize, most: &mut Most<'a>) -> f64 {
-        let common = self.common[level].above(tolerated);
-        most.consider(self.stake + common, &self.common[level], level, None);
-        let slots = (self.strata.len() as f64).ln();
-        let mut single = LogSum::default();
-        for (index, odds) in self.strata.iter().enumerate() {
-            let evidence = odds[level].above(tolerated);
-            single.add(evidence - slots);
-            most.consider(self.stake + evidence, &odds[level], level, Some(index));
-        }
-        log_mean([common, single.log].into_iter())
-    }
-}
-
-impl<'a> Most<'a> {
-    fn of<const L: usize>(start: &'a Start<L>) -> Self {
-        Self {
-            evidence: f64::NEG_INFINITY,
-            odds: &start.common[0],
-            level: 0,
-            stratum: None,
-        }
-    }
-
-    fn consider(&mut self, evidence: f64, odds: &'a Odds, level: usize, stratum: Option<usize>) {
-        // A stratum that says all there is to say is named.
-        let more = match stratum {
-            None => evidence > self.evidence,
-            Some(_) => evidence >= self.evidence && evidence > 0.0,
-        };
-        if more && odds.green.requests > 0 {
-            (self.evidence, self.odds) = (evidence, odds);
-            (self.level, self.stratum) = (level, stratum);
-        }
-    }
 }
 
 /// `exp` that stays a number.
@@ -400,23 +329,30 @@ impl<const L: usize> Default for Stratum<L> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
+            past: Past::default(),
             green: Cell::default(),
             green_rest: Cell::default(),
             before: Cell::default(),
+            before_rest: Cell::default(),
         }
     }
 }
 
 impl<const L: usize> Stratum<L> {
     /// Puts blue's requests of the second with those that wait, and gives green's.
-    fn open(&mut self) -> (Cell<L>, Cell<L>) {
+    fn open(&mut self, split: Split, others: &Cell<L>) -> (Cell<L>, Cell<L>) {
         let before = std::mem::take(&mut self.before);
+        let before_rest = std::mem::take(&mut self.before_rest);
+        if split == Split::Requests {
+            self.waiting.clear();
+        }
         if before.requests > 0 {
             if self.waiting.len() == WAITING_MAX {
                 self.waiting.pop_front();
             }
             self.waiting.push_back(before);
         }
+        self.past.push(&before_rest, others);
         (
             std::mem::take(&mut self.green),
             std::mem::take(&mut self.green_rest),
@@ -432,42 +368,5 @@ impl<const L: usize> Stratum<L> {
             }
         }
         Some(taken)
-    }
-}
-
-// === impl Bursts ===
-
-impl Bursts {
-    /// Seconds before the variation is believed.
-    const SECONDS_MIN: u32 = 20;
-    /// Errors that come ten at a time count for one; more than that is not discounted.
-    const MOST: f64 = 10.0;
-
-    /// Compares with the second before, so that a rate that changes slowly is no burst (J. von Neumann
-    /// 1941: mean square successive difference).
-    fn observe(&mut self, now: Count) {
-        if now.requests == 0 {
-            return;
-        }
-        self.all.add(now);
-        let (last, share) = (self.last, self.all.share());
-        if last.requests > 0 {
-            let inverse = (now.requests as f64).recip() + (last.requests as f64).recip();
-            self.observed += (now.share() - last.share()).powi(2);
-            self.expected += share * (1.0 - share).max(0.0) * inverse;
-            self.seconds = self.seconds.saturating_add(1);
-        }
-        self.last = now;
-    }
-
-    /// One over the index of dispersion: what evidence is worth where events come in bursts (a
-    /// quasi-likelihood, R. Wedderburn 1974). Never above 1.
-    fn weight(&self) -> f64 {
-        if self.seconds < Self::SECONDS_MIN || self.expected <= 0.0 {
-            return 1.0;
-        }
-        (self.observed / self.expected)
-            .clamp(1.0, Self::MOST)
-            .recip()
     }
 }

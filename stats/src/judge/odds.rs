@@ -46,6 +46,7 @@ pub(crate) type Likelihood = [f64; POINTS];
 #[derive(Clone, Debug)]
 pub(crate) struct Odds {
     likelihood: Likelihood,
+    says_something: bool,
     /// Numerator and denominator of the estimate of Mantel and Haenszel.
     both: (f64, f64),
     pub(crate) green: Count,
@@ -56,6 +57,7 @@ impl Default for Odds {
     fn default() -> Self {
         Self {
             likelihood: [0.0; POINTS],
+            says_something: false,
             both: (0.0, 0.0),
             green: Count::default(),
             reference: Count::default(),
@@ -85,8 +87,9 @@ impl Grid {
         above.min(POINTS - 1)
     }
 
-    /// How likely the table is under each point; `None` if it says nothing: no events, or nothing else.
-    pub(crate) fn likelihood(&self, table: Table) -> Option<Likelihood> {
+    /// How likely the table is under each point, where all odds ratios are `exp(shift)` times what the
+    /// grid says; `None` if it says nothing: no events, or nothing else.
+    pub(crate) fn likelihood(&self, table: Table, shift: f64) -> Option<Likelihood> {
         let table = table.scaled();
         let (n, m) = (table.green.requests, table.reference.requests);
         let events = table.green.events + table.reference.events;
@@ -110,7 +113,8 @@ impl Grid {
         let seen = (table.green.events - low) as f64;
         let mut likelihood = [0.0; POINTS];
         let mut peak = 0;
-        for (place, &log) in likelihood.iter_mut().zip(&self.log) {
+        for (place, log) in likelihood.iter_mut().zip(self.log) {
+            let log = log + shift;
             let odds = log.exp();
             // The peak moves up with the odds ratio, so the search goes on from the last one.
             while peak < steps && ratios[peak + 1] * odds > 1.0 {
@@ -192,8 +196,15 @@ impl Table {
 
 impl Odds {
     /// Adds a table and its likelihood. `weight`, from 0 to 1 and chosen without knowledge of this
-    /// table, makes it count for less: a bet to a power of at most 1 is still one nobody can win.
-    pub(crate) fn add(&mut self, table: Table, likelihood: Option<&Likelihood>, weight: f64) {
+    /// table, makes it count for less: a bet to a power of at most 1 is still one nobody can win. `shift`
+    /// is that of the likelihood.
+    pub(crate) fn add(
+        &mut self,
+        table: Table,
+        likelihood: Option<&Likelihood>,
+        weight: f64,
+        shift: f64,
+    ) {
         let Table { green, reference } = table;
         self.green.add(green);
         self.reference.add(reference);
@@ -201,9 +212,10 @@ impl Odds {
         let (c, m) = (reference.events as f64, reference.requests as f64);
         if n + m > 0.0 {
             self.both.0 += a * (m - c).max(0.0) / (n + m);
-            self.both.1 += c * (n - a).max(0.0) / (n + m);
+            self.both.1 += shift.exp() * c * (n - a).max(0.0) / (n + m);
         }
         if let Some(likelihood) = likelihood {
+            self.says_something = true;
             for (sum, one) in self.likelihood.iter_mut().zip(likelihood) {
                 *sum += weight * one;
             }
@@ -213,7 +225,7 @@ impl Odds {
     /// Logarithm of the evidence that the odds ratio is above the point.
     pub(crate) fn above(&self, point: usize) -> f64 {
         // Most strata of most deployments.
-        if self.green.requests == 0 {
+        if !self.says_something {
             return 0.0;
         }
         let at = self.likelihood[point];
@@ -253,29 +265,41 @@ impl Count {
     }
 }
 
-/// Logarithm of a sum of what is given by logarithms.
+/// A sum of what is given by logarithms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogSum {
-    pub(crate) log: f64,
+    /// The largest so far, and the sum in parts of it.
+    top: f64,
+    sum: f64,
 }
 
 impl Default for LogSum {
     fn default() -> Self {
         Self {
-            log: f64::NEG_INFINITY,
+            top: f64::NEG_INFINITY,
+            sum: 0.0,
         }
     }
 }
 
 impl LogSum {
     pub(crate) fn add(&mut self, log: f64) {
-        let (low, high) = (self.log.min(log), self.log.max(log));
-        self.log = match high {
-            f64::NEG_INFINITY => high,
-            _ => high + (low - high).exp().ln_1p(),
-        };
+        if log > self.top {
+            self.sum = self.sum * (self.top - log).exp() + 1.0;
+            self.top = log;
+        } else if log - self.top > LEAST {
+            self.sum += (log - self.top).exp();
+        }
+    }
+
+    /// Logarithm of the sum.
+    pub(crate) fn log(self) -> f64 {
+        self.top + self.sum.ln()
     }
 }
+
+/// Logarithm of a part that no longer changes a sum.
+const LEAST: f64 = -40.0;
 
 /// Logarithm of the mean of what the values are logarithms of; 0, which is no evidence, of none.
 pub(crate) fn log_mean(logs: impl Iterator<Item = f64>) -> f64 {
@@ -286,7 +310,7 @@ pub(crate) fn log_mean(logs: impl Iterator<Item = f64>) -> f64 {
     }
     match count {
         0 => 0.0,
-        _ => sum.log - f64::from(count).ln(),
+        _ => sum.log() - f64::from(count).ln(),
     }
 }
 
@@ -340,7 +364,9 @@ mod tests {
         ] {
             for (point, log) in grid.log.iter().enumerate() {
                 for (x, chance) in chances(n, m, events, log.exp()) {
-                    let likelihood = grid.likelihood(table((n, x), (m, events - x))).unwrap();
+                    let likelihood = grid
+                        .likelihood(table((n, x), (m, events - x)), 0.0)
+                        .unwrap();
                     // Of the constant that was left out: the ways in which this table can come about.
                     let constant = chances(n, m, events, 1.0)
                         .iter()
@@ -366,7 +392,7 @@ mod tests {
                         let one = |x| {
                             let table = table((n, x), (m, events - x));
                             let mut odds = Odds::default();
-                            odds.add(table, grid.likelihood(table).as_ref(), 1.0);
+                            odds.add(table, grid.likelihood(table, 0.0).as_ref(), 1.0, 0.0);
                             bet(&odds).exp()
                         };
                         all.into_iter().map(|(x, chance)| chance * one(x)).sum()
@@ -389,7 +415,7 @@ mod tests {
             ((0, 0), (9, 3)),
             ((5, 2), (0, 0)),
         ] {
-            assert!(grid.likelihood(table(green, reference)).is_none());
+            assert!(grid.likelihood(table(green, reference), 0.0).is_none());
         }
     }
 
@@ -399,7 +425,7 @@ mod tests {
         let mut odds = Odds::default();
         for _ in 0..100 {
             let table = table((1_000, 40), (1_000, 10));
-            odds.add(table, grid.likelihood(table).as_ref(), 1.0);
+            odds.add(table, grid.likelihood(table, 0.0).as_ref(), 1.0, 0.0);
         }
         let truth = (40.0 / 960.0) / (10.0 / 990.0);
         assert!((odds.estimate() / truth - 1.0).abs() < 1e-9);
@@ -420,9 +446,9 @@ mod tests {
             let grid = Grid::with(f64::NAN, 1e300);
             let table = table((n >> shifts.0, a >> shifts.1), (m >> shifts.2, c >> shifts.3));
             let mut odds = Odds::default();
-            let likelihood = grid.likelihood(table);
+            let likelihood = grid.likelihood(table, 0.0);
             for _ in 0..3 {
-                odds.add(table, likelihood.as_ref(), weight);
+                odds.add(table, likelihood.as_ref(), weight, 0.0);
             }
             for point in 0..POINTS {
                 prop_assert!(odds.above(point).is_finite());
@@ -440,7 +466,7 @@ mod tests {
             for x in events.saturating_sub(m)..=events.min(n) {
                 let table = table((n, x), (m, events.min(n + m) - x));
                 let mut odds = Odds::default();
-                odds.add(table, grid.likelihood(table).as_ref(), 1.0);
+                odds.add(table, grid.likelihood(table, 0.0).as_ref(), 1.0, 0.0);
                 let now = odds.above(grid.point(1.5));
                 prop_assert!(now >= last - 1e-9);
                 last = now;
