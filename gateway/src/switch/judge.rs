@@ -192,10 +192,12 @@ fn arm_index(arm: Arm) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
 
     fn sample(number: u64, on_new: bool, ending: Ending) -> Sample {
         // Exponential with a mean of 10 ms.
-        let share = (number * 7_919 % 1_000) as f64 / 1_000.0;
+        let share: f64 = SmallRng::seed_from_u64(number).random();
         Sample {
             who: number % 50,
             latency_us: 500 + (-(1.0 - share).ln() * 10_000.0) as u32,
