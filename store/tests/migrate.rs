@@ -184,6 +184,24 @@ async fn a_failed_step(app: &mut App) {
     assert_eq!(app.run(Kind::Expand).await.unwrap().applied, [2]);
 }
 
+/// The step itself takes the line of the history that its run wants to write.
+async fn a_step_that_cannot_be_written_down(app: &mut App) {
+    app.write("0001_leads.expand.sql", "CREATE TABLE lead (id bigint);");
+    app.run(Kind::Expand).await.unwrap();
+    let takes = format!(
+        "CREATE TABLE half (id bigint); \
+         INSERT INTO {HISTORY_TABLE} VALUES (2, 'two', '1970-01-01T00:00:00Z', '1');"
+    );
+    app.write("0002_two.expand.sql", &takes);
+    let error = app.run(Kind::Expand).await.unwrap_err();
+    assert!(
+        matches!(error, MigrateError::Step { number: 2, .. }),
+        "{error:?}"
+    );
+    app.write("0002_two.expand.sql", "CREATE TABLE half (id bigint);");
+    assert_eq!(app.run(Kind::Expand).await.unwrap().applied, [2]);
+}
+
 async fn a_lost_ledger(app: &mut App) {
     app.write("0001_leads.expand.sql", "CREATE TABLE lead (id bigint);");
     app.run(Kind::Expand).await.unwrap();
@@ -220,6 +238,20 @@ async fn a_failed_step_on_postgres_leaves_nothing_behind() {
         return;
     };
     a_failed_step(&mut app).await;
+}
+
+#[tokio::test]
+async fn a_step_on_sqlite_and_its_line_in_the_history_are_one_transaction() {
+    let (mut app, _keep) = sqlite().await;
+    a_step_that_cannot_be_written_down(&mut app).await;
+}
+
+#[tokio::test]
+async fn a_step_on_postgres_and_its_line_in_the_history_are_one_transaction() {
+    let Some((mut app, _other, _server)) = postgres().await else {
+        return;
+    };
+    a_step_that_cannot_be_written_down(&mut app).await;
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 
 /// What Postgres shows for the sessions of migrations.
 pub const APPLICATION_NAME: &str = "hub-migrate";
+/// Longest wait for a connection, unless the connection string says another.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the steps that have run are written down, in the database itself; refinery's own name.
 pub const HISTORY_TABLE: &str = "refinery_schema_history";
 
@@ -144,6 +146,9 @@ impl Database {
                     .parse()
                     .map_err(|error| failed("cannot read the connection string", error))?;
                 config.application_name(APPLICATION_NAME);
+                if config.get_connect_timeout().is_none() {
+                    config.connect_timeout(CONNECT_TIMEOUT);
+                }
                 let (client, connection) = config
                     .connect(tokio_postgres::NoTls)
                     .await
