@@ -42,6 +42,7 @@ mod check;
 pub mod embedded;
 mod error;
 mod memory;
+pub mod migrate;
 pub mod migration;
 pub mod rollout;
 mod sql;

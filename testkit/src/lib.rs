@@ -1,5 +1,6 @@
 //! What the tests of the gateway are written with: a scriptable origin, a byte-exact client, the
-//! gateway itself as a child process, certificates, and seeded sample data. A dev-dependency only.
+//! gateway itself as a child process, a Postgres server, certificates, and seeded sample data. A
+//! dev-dependency only.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -17,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! Invariant: everything listens on 127.0.0.1 at port 0, and stops when it is dropped.
+//! Invariant: everything listens on 127.0.0.1 at port 0, or on a Unix socket of its own, and stops when it is dropped.
 //! Invariant: nothing sleeps to be in step. What a test waits for is an event, and every wait ends
 //! with a panic that says what was missing.
 
@@ -27,6 +28,7 @@ mod gate;
 pub mod hub;
 pub mod load;
 pub mod origin;
+mod postgres;
 pub mod process;
 pub mod samples;
 mod stream;
@@ -36,6 +38,7 @@ pub use certs::{Ca, KeyKind, Leaf};
 pub use gate::Gate;
 pub use hub::{ADMIN_TOKEN, Hub, HubBuilder, Signal, demo_config};
 pub use origin::{Behaviour, Feed, Origin, OriginBuilder, RecordedRequest, Reply};
+pub use postgres::Postgres;
 pub use wire::{End, Wire, WireResponse};
 
 use std::io::Write;

@@ -1,0 +1,309 @@
+//! The database that is migrated: a SQLite file, or Postgres.
+
+mod executor;
+mod sessions;
+
+pub use sessions::Session;
+
+use super::{MigrateError, StepFile, lint};
+use crate::Source;
+use executor::{Executor, Refused};
+use refinery_core::AsyncMigrate;
+use refinery_core::error::Kind as RefineryKind;
+use refinery_core::{Migration, Runner, Target};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// What Postgres shows for the sessions of migrations.
+pub const APPLICATION_NAME: &str = "hub-migrate";
+/// Longest wait for a connection, unless the connection string says another.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where the steps that have run are written down, in the database itself; refinery's own name.
+pub const HISTORY_TABLE: &str = "refinery_schema_history";
+
+/// Where a database is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A file of SQLite. It is made where it is missing.
+    Embedded(PathBuf),
+    /// A connection string of Postgres: `postgres://...` or `host=... dbname=...`.
+    Postgres(String),
+}
+
+/// How long statements may wait and run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Longest wait for one lock. While a schema change waits, every query that comes after it waits
+    /// too, so it had better give up and try again. Default 500 ms. A step that runs outside of a
+    /// transaction takes no such lock, and waits as long as it must.
+    pub lock: Duration,
+    /// Longest run of one statement; zero is no bound. Default 1 h.
+    pub statement: Duration,
+}
+
+/// A connection to the database.
+pub struct Database {
+    link: Link,
+    timeouts: Timeouts,
+}
+
+enum Link {
+    /// `None` only while a statement has it on another thread.
+    Embedded(Option<rusqlite::Connection>),
+    Postgres(tokio_postgres::Client, JoinHandle<()>),
+}
+
+/// A step that the database itself says it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Its number.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Refinery's checksum.
+    pub(super) checksum: u64,
+}
+
+/// Why a step was not applied.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A lock was not to be had; the same again may do.
+    Locked(String),
+    /// Anything else.
+    Other(String),
+}
+
+// === impl Location ===
+
+impl Location {
+    /// Reads what an operator types: `postgres://...`, `postgresql://...`, `host=...`, or the path of
+    /// a SQLite file, with or without `sqlite:`.
+    pub fn parse(text: &str) -> Self {
+        let postgres = [
+            "postgres://",
+            "postgresql://",
+            "host=",
+            "hostaddr=",
+            "dbname=",
+        ];
+        if postgres.iter().any(|start| text.starts_with(start)) {
+            Self::Postgres(text.to_owned())
+        } else {
+            Self::Embedded(text.strip_prefix("sqlite:").unwrap_or(text).into())
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(path) => f.debug_tuple("Embedded").field(path).finish(),
+            // It may hold a password.
+            Self::Postgres(_) => f.write_str("Postgres(..)"),
+        }
+    }
+}
+
+// === impl Timeouts ===
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            lock: Duration::from_millis(500),
+            statement: Duration::from_secs(3_600),
+        }
+    }
+}
+
+// === impl Database ===
+
+impl Database {
+    /// Connects, in Postgres as [`APPLICATION_NAME`]. Postgres without TLS: over a Unix socket, the
+    /// loopback, or a tunnel.
+    ///
+    /// # Errors
+    /// [`MigrateError::Database`].
+    pub async fn connect(location: &Location, timeouts: &Timeouts) -> Result<Self, MigrateError> {
+        let link = match location {
+            Location::Embedded(path) => {
+                let connection = rusqlite::Connection::open(path)
+                    .and_then(|connection| {
+                        connection.busy_timeout(timeouts.lock)?;
+                        Ok(connection)
+                    })
+                    .map_err(|error| {
+                        failed(
+                            format!("cannot open the database {}", path.display()),
+                            error,
+                        )
+                    })?;
+                Link::Embedded(Some(connection))
+            }
+            Location::Postgres(text) => {
+                let mut config: tokio_postgres::Config = text
+                    .parse()
+                    .map_err(|error| failed("cannot read the connection string", error))?;
+                config.application_name(APPLICATION_NAME);
+                if config.get_connect_timeout().is_none() {
+                    config.connect_timeout(CONNECT_TIMEOUT);
+                }
+                let (client, connection) = config
+                    .connect(tokio_postgres::NoTls)
+                    .await
+                    .map_err(|error| failed("cannot connect to Postgres", Refused::from(error)))?;
+                // Where the connection breaks, whoever uses the client is told.
+                let driver = tokio::spawn(async move {
+                    connection.await.ok();
+                });
+                Link::Postgres(client, driver)
+            }
+        };
+        Ok(Self {
+            link,
+            timeouts: timeouts.clone(),
+        })
+    }
+
+    /// Whether this is Postgres, whose migrations are linted.
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.link, Link::Postgres(..))
+    }
+
+    /// The steps that the database says it has, by number. Changes nothing.
+    ///
+    /// # Errors
+    /// [`MigrateError::Database`].
+    pub async fn history(&mut self) -> Result<Vec<Applied>, MigrateError> {
+        let mut executor = Executor::new(&mut self.link, false);
+        let cannot = "cannot read which steps the database has";
+        if !executor
+            .has_history()
+            .await
+            .map_err(|error| failed(cannot, error))?
+        {
+            return Ok(Vec::new());
+        }
+        let applied = executor
+            .get_applied_migrations(HISTORY_TABLE)
+            .await
+            .map_err(|error| failed(cannot, error))?;
+        Ok(applied
+            .iter()
+            .map(|migration| Applied {
+                number: u32::try_from(migration.version()).unwrap_or(0),
+                name: migration.name().to_owned(),
+                checksum: migration.checksum(),
+            })
+            .collect())
+    }
+
+    /// Sessions on this database whose application name has the colour as a word of its own, in any
+    /// case: `green`, `app-green`, `hub/Green/3`. Always empty on SQLite, which knows no sessions.
+    ///
+    /// # Errors
+    /// [`MigrateError::Database`].
+    pub async fn colour_in_use(&self, colour: &str) -> Result<Vec<Session>, MigrateError> {
+        match &self.link {
+            Link::Embedded(_) => Ok(Vec::new()),
+            Link::Postgres(client, _) => sessions::of_colour(client, colour)
+                .await
+                .map_err(|error| failed("cannot read the sessions", Refused::from(error))),
+        }
+    }
+
+    /// Applies one step, the next after those that the database has, and writes it into the history:
+    /// both or neither, but for a step that runs outside of a transaction.
+    pub(super) async fn apply(
+        &mut self,
+        steps: &[StepFile],
+        step: &StepFile,
+    ) -> Result<(), Failure> {
+        self.prepare(step).await?;
+        let migrations: Vec<Migration> = steps.iter().map(migration).collect();
+        let number = i32::try_from(step.number).expect("a step's number has four digits");
+        Runner::new(&migrations)
+            .set_target(Target::Version(number))
+            .run_async(&mut Executor::new(&mut self.link, step.alone))
+            .await
+            .map(|_| ())
+            .map_err(failure)
+    }
+
+    /// Sets the session's timeouts anew, whatever the steps before have set.
+    async fn prepare(&mut self, step: &StepFile) -> Result<(), Failure> {
+        let Link::Postgres(client, _) = &self.link else {
+            return Ok(());
+        };
+        let lock = if step.alone {
+            Duration::ZERO
+        } else {
+            self.timeouts.lock
+        };
+        let settings = format!(
+            "RESET ALL; SET lock_timeout = {}; SET statement_timeout = {}",
+            lock.as_millis(),
+            self.timeouts.statement.as_millis()
+        );
+        let other = |error: tokio_postgres::Error| Failure::Other(Refused::from(error).to_string());
+        client.batch_execute(&settings).await.map_err(other)?;
+        let names = lint::concurrent_indexes(&step.sql);
+        let invalid = client
+            .query(include_str!("database/invalid_indexes.sql"), &[&names])
+            .await
+            .map_err(other)?;
+        match invalid.first() {
+            None => Ok(()),
+            Some(index) => Err(Failure::Other(format!(
+                "an attempt that was cut off has left the invalid index {}; DROP INDEX CONCURRENTLY \
+                 it, then run this step again",
+                index.get::<_, String>(0)
+            ))),
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Link::Postgres(_, driver) = &self.link {
+            // With the task goes the socket; the server rolls back what was open.
+            driver.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("is_postgres", &self.is_postgres())
+            .field("timeouts", &self.timeouts)
+            .finish()
+    }
+}
+
+/// Refinery's view of a step. Its checksum covers number, name and SQL.
+pub(super) fn migration(step: &StepFile) -> Migration {
+    Migration::unapplied(&format!("V{}__{}", step.number, step.name), &step.sql)
+        .expect("a step's number and name are what refinery accepts")
+}
+
+fn failed(what: impl Into<String>, source: impl Into<Source>) -> MigrateError {
+    MigrateError::Database {
+        what: what.into(),
+        source: source.into(),
+    }
+}
+
+fn failure(error: refinery_core::Error) -> Failure {
+    if let RefineryKind::Connection(_, source) = error.kind()
+        && let Some(refused) = source.downcast_ref::<Refused>()
+    {
+        return if refused.locked {
+            Failure::Locked(refused.to_string())
+        } else {
+            Failure::Other(refused.to_string())
+        };
+    }
+    Failure::Other(error.to_string())
+}
