@@ -8,12 +8,12 @@
 //! on blue. Where nothing is known of that, the rest says nothing. Where single requests are split, a
 //! stratum's requests of the same second are all there is to compare.
 //!
-//! Evidence that green is worse is the mean of two bets: one on an odds ratio that all strata have in
-//! common (the product over strata), and one on a single stratum (the mean over strata). A mean of bets
-//! is a bet, whatever they have to do with each other. Half of the stake is laid at the beginning. The
-//! other half is laid out over later starts, one every [`START_EVERY`] seconds, so that a green which
-//! was good for an hour is not believed for another one after it has turned bad (the e-detector of
-//! J. Shin, A. Ramdas, A. Rinaldo 2024 does the same with unbounded starts).
+//! Evidence that green is worse is a weighted mean of two bets: one on an odds ratio that all strata have in
+//! common (the product over strata; three quarters of the stake), and one on a single stratum (the mean
+//! over strata). A mean of bets is a bet, whatever they have to do with each other. Most of the stake is
+//! laid at the beginning. The rest is laid out over later starts, one every [`START_EVERY`] seconds, so
+//! that a green which was good for an hour is not believed for another one after it has turned bad (as
+//! the e-detectors of J. Shin, A. Ramdas, A. Rinaldo 2024, with a bound for the whole deployment).
 //!
 //! Between what tenants had before and what they have now, the hour may have changed. That shows in those
 //! who stay on blue: where their odds now are clearly above what they were while the reference was
@@ -35,6 +35,8 @@ use std::collections::VecDeque;
 const WAITING_MAX: usize = 256;
 /// Of those that wait, green's second gets one in so many, so that they last for a few minutes.
 const WAITING_SHARE: usize = 32;
+/// The part of the stake that is laid later than at the beginning.
+const LATER: f64 = 0.25;
 /// Seconds between starts.
 const START_EVERY: u32 = 30;
 /// Later starts that are followed; the stake of older ones is given up.
@@ -145,7 +147,7 @@ impl<const L: usize> Ledger<L> {
             rule,
             grid: Grid::with(rule.tolerated, rule.margin),
             strata: vec![Stratum::default(); strata],
-            starts: VecDeque::from([Start::new(strata, 0.5)]),
+            starts: VecDeque::from([Start::new(strata, 1.0 - LATER)]),
             seconds: 0,
             step: none(),
             movers: Cell::default(),
@@ -218,14 +220,14 @@ impl<const L: usize> Ledger<L> {
         }
     }
 
-    /// Lays the next part of the second half of the stake: 1/2, 1/6, 1/12 and so on of it, all of which
-    /// add up to the half.
+    /// Lays the next part of the stake for later starts: 1/2, 1/6, 1/12 and so on of it, all of which add
+    /// up to it.
     fn start(&mut self) {
         let number = f64::from(self.seconds / START_EVERY);
         if self.starts.len() > STARTS_MAX {
             self.starts.remove(1);
         }
-        let stake = 0.5 / (number * (number + 1.0));
+        let stake = LATER / (number * (number + 1.0));
         self.starts.push_back(Start::new(self.strata.len(), stake));
     }
 

@@ -53,36 +53,40 @@ fn latencies(rng: &mut SmallRng, requests: u32, factor: f64) -> Histogram {
     histogram
 }
 
-/// Runs one deployment and asks at every second. True once any look said worse.
-fn errors_say_worse(rng: &mut SmallRng, world: World, config: errors::Config) -> bool {
+/// Runs one deployment, and asks at every second until `done` is satisfied with the answer.
+fn run_errors(
+    rng: &mut SmallRng,
+    world: World,
+    config: errors::Config,
+    done: impl Fn(&Verdict) -> bool,
+) -> Verdict {
     let strata = strata();
     let mut judge = Errors::new(strata.len(), config);
     for second in 0..world.before_seconds + world.seconds {
-        let after = second >= world.before_seconds;
+        // Tenants differ, and so do seconds.
+        let share = world.share * (1.0 + 0.5 * f64::from(second).sin());
+        let (arm, times) = match second >= world.before_seconds {
+            true => (Arm::Green, world.times),
+            false => (Arm::Before, 1.0),
+        };
         for tenant in 0..TENANTS {
-            // Tenants differ, and so do seconds.
-            let share =
-                world.share * (1 + tenant) as f64 / 2.0 * (1.0 + 0.5 * f64::from(second).sin());
-            let stratum = strata.of(tenant, 0);
             let requests = world.green / TENANTS as u32;
-            let (arm, share) = match after {
-                true => (Arm::Green, share * world.times),
-                false => (Arm::Before, share),
-            };
-            judge.record(stratum, arm, requests, events(rng, requests, share));
+            let failed = events(rng, requests, share * times * (1 + tenant) as f64 / 2.0);
+            judge.record(strata.of(tenant, 0), arm, requests, failed);
         }
-        let failed = events(
-            rng,
-            world.beside,
-            world.share * (1.0 + 0.5 * f64::from(second).sin()),
-        );
+        let failed = events(rng, world.beside, share);
         judge.record(StratumId::POOL, Arm::Beside, world.beside, failed);
         judge.close();
-        if judge.look().is_worse() {
-            return true;
+        if done(&judge.look()) {
+            break;
         }
     }
-    false
+    judge.look()
+}
+
+/// True once any look said worse.
+fn errors_say_worse(rng: &mut SmallRng, world: World, config: errors::Config) -> bool {
+    run_errors(rng, world, config, Verdict::is_worse).is_worse()
 }
 
 fn latency_says_worse(rng: &mut SmallRng, world: World, config: latency::Config) -> Option<u32> {
@@ -144,6 +148,26 @@ fn a_green_like_blue_is_held_worse_as_seldom_as_stated_looking_at_every_second()
         println!("seed {seed}: errors, {worse} of {RUNS} at 5 %");
         assert!(worse <= most(RUNS, 0.05), "seed {seed}: {worse} of {RUNS}");
     }
+}
+
+#[test]
+fn evidence_against_a_green_like_blue_is_at_most_one_on_average() {
+    const RUNS: u32 = 600;
+    let mut rng = SmallRng::seed_from_u64(21);
+    let world = World {
+        seconds: 20,
+        ..WORLD
+    };
+    let evidence: Vec<f64> = (0..RUNS)
+        .map(|_| run_errors(&mut rng, world, strict_errors(), |_| false))
+        // Less evidence is at most one as well, and has a variance to speak of.
+        .map(|verdict| verdict.finding().evidence.min(1_000.0))
+        .collect();
+    let runs = f64::from(RUNS);
+    let mean = evidence.iter().sum::<f64>() / runs;
+    let variance = evidence.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / runs;
+    println!("seed 21: evidence of {mean:.3} on average");
+    assert!(mean <= 1.0 + 4.75 * (variance / runs).sqrt(), "{mean}");
 }
 
 #[test]

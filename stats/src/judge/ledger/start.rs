@@ -1,6 +1,9 @@
 //! Bets from one second on, over all strata and levels.
 
-use crate::judge::odds::{LogSum, Odds, log_mean};
+use crate::judge::odds::{LogSum, Odds};
+
+/// The part of the stake that is laid on one stratum being worse; the other part is on all alike.
+const SINGLE: f64 = 0.25;
 
 /// Bets from one second on.
 #[derive(Clone, Debug)]
@@ -45,7 +48,10 @@ impl<const L: usize> Start<L> {
             single.add(evidence - slots);
             most.consider(self.stake + evidence, &odds[level], level, Some(index));
         }
-        log_mean([common, single.log()].into_iter())
+        let mut both = LogSum::default();
+        both.add(common + (1.0 - SINGLE).ln());
+        both.add(single.log() + SINGLE.ln());
+        both.log()
     }
 }
 
