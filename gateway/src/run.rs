@@ -10,6 +10,7 @@ use crate::hub::{Hub, Shared};
 use crate::lanes::general::GeneralLane;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limit::Limiter;
+use crate::service::{self, activation::Inherited, notify::Notifier};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
@@ -56,7 +57,9 @@ impl From<anyhow::Error> for Failure {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
-    // First of all: one provider of cryptography for everything in the process.
+    // Before there is a second thread, since it changes the environment.
+    let inherited = Inherited::from_env();
+    // One provider of cryptography for everything in the process.
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()
@@ -72,10 +75,19 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     reload::tell_warnings(&config);
 
     // Everything that can fail fails before anything is served.
+    let manager = Notifier::from_env().context("$NOTIFY_SOCKET")?;
+    let mut inherited = inherited.map_err(anyhow::Error::from)?;
     let metrics = Arc::new(Metrics::new());
-    let listeners = bind(&config, &metrics)?;
-    let admin_socket = AdminSocket::bind(&config.admin.address)
-        .with_context(|| format!("cannot bind the admin API to {:?}", config.admin.address))?;
+    let listeners = bind(&config, &metrics, &mut inherited)?;
+    let admin_socket = match inherited
+        .admin(&config.admin.address)
+        .context("admin API")?
+    {
+        Some(socket) => socket,
+        None => AdminSocket::bind(&config.admin.address)
+            .with_context(|| format!("cannot bind the admin API to {:?}", config.admin.address))?,
+    };
+    inherited.finish().map_err(anyhow::Error::from)?;
     let shared = Shared {
         metrics,
         access_log: AccessLog::start(
@@ -96,7 +108,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         count => count,
     };
     let first = Snapshot::build(config, None, &shared);
-    let lifecycle = Arc::new(Lifecycle::default());
+    let lifecycle = Arc::new(Lifecycle::new(manager));
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
     hub.after_swap(None, &hub.snapshot(), &[], None);
     hub.join_scrapes();
@@ -121,14 +133,20 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     for index in 0..hub.listeners.len() {
         data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
     }
-    control.block_on(operate(hub, ready_file, reloader, admin_socket))?;
+    let attend = service::attend(Arc::clone(&hub), data.handle().clone());
+    control.block_on(operate(hub, ready_file, reloader, admin_socket, attend))?;
     // Requests that are still running after the drain's time are cut here.
     data.shutdown_background();
     control.shutdown_background();
     Ok(())
 }
 
-fn bind(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BoundListener>>, Failure> {
+/// Binds every listener that was not handed over.
+fn bind(
+    config: &Config,
+    metrics: &Metrics,
+    inherited: &mut Inherited,
+) -> Result<Vec<Arc<BoundListener>>, Failure> {
     config
         .listeners
         .iter()
@@ -140,13 +158,16 @@ fn bind(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BoundListener>>, F
                 .transpose()
                 .with_context(|| format!("listener `{}`", listener.name))?;
             let counters = metrics.listener(&listener.name);
-            let bound = BoundListener::bind(&listener.name, listener.address, tls, counters)
-                .with_context(|| {
-                    format!(
-                        "cannot bind listener `{}` to {}",
-                        listener.name, listener.address
-                    )
-                })?;
+            let (name, address) = (&listener.name, listener.address);
+            let socket = inherited
+                .listener(name, address)
+                .with_context(|| format!("listener `{name}`"))?;
+            let bound = match socket {
+                Some(socket) => BoundListener::inherit(name, socket, tls, counters),
+                None => BoundListener::bind(name, address, tls, counters),
+            };
+            let bound =
+                bound.with_context(|| format!("cannot bind listener `{name}` to {address}"))?;
             Ok(Arc::new(bound))
         })
         .collect()
@@ -187,6 +208,7 @@ async fn operate(
     ready_file: Option<PathBuf>,
     reloader: Reloader,
     admin_socket: AdminSocket,
+    attend: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let admin_address = admin_socket.address()?;
     let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -202,6 +224,7 @@ async fn operate(
     tokio::spawn(watch_files(Arc::clone(&hub), reloader.clone()));
     hub.lifecycle().advance(Phase::Serving);
     announce(&hub, &admin_address, ready_file.as_deref())?;
+    tokio::spawn(attend);
     loop {
         tokio::select! {
             _ = signals.hang_up.recv() => reloader.nudge(Trigger::Signal),
@@ -290,6 +313,7 @@ async fn drain(hub: &Hub) {
         (gateway.drain_notice, gateway.drain_timeout)
     };
     hub.lifecycle().advance(Phase::Notice);
+    service::stopping(hub, notice + longest);
     tracing::info!(
         notice_ms = notice.as_millis() as u64,
         "draining: readiness is off, connections are still taken"
@@ -300,6 +324,7 @@ async fn drain(hub: &Hub) {
         in_flight = hub.lifecycle().in_flight(),
         "draining: no new connections"
     );
+    service::draining(hub);
     let ends = Instant::now() + longest;
     let left = hub.lifecycle().wait_idle(longest).await;
     if left > 0 {

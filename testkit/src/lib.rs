@@ -29,6 +29,7 @@ pub mod load;
 pub mod origin;
 pub mod process;
 pub mod samples;
+pub mod service_manager;
 mod stream;
 pub mod wire;
 
@@ -36,6 +37,7 @@ pub use certs::{Ca, KeyKind, Leaf};
 pub use gate::Gate;
 pub use hub::{ADMIN_TOKEN, Hub, HubBuilder, Signal, demo_config};
 pub use origin::{Behaviour, Feed, Origin, OriginBuilder, RecordedRequest, Reply};
+pub use service_manager::ServiceManager;
 pub use wire::{End, Wire, WireResponse};
 
 use std::io::Write;

@@ -2,7 +2,7 @@
 
 use super::downstream::Downstream;
 use super::http2::Http2;
-use super::listener::{BoundListener, ConnectionSlot, Full};
+use super::listener::{BoundListener, ConnectionSlot, Full, Source};
 use super::proxy_protocol::{self, Prelude};
 use super::raw::Raw;
 use super::{forwarded, http1};
@@ -101,8 +101,17 @@ impl ServerApp for Front {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        if *shutdown.borrow() {
-            // It came while the socket was being closed.
+        let bound = &self.hub.listeners[self.listener];
+        if bound
+            .arrivals
+            .take(bound.own_address().ip(), || peer_of(&stream))
+        {
+            // Our own knock: being taken is all that it asked for.
+            return None;
+        }
+        if *shutdown.borrow() && bound.source == Source::Bound {
+            // It came while the socket was being closed. On an inherited one that is no last moment: it
+            // would have waited for the next process, had we not taken it, so it is served if it asks.
             return None;
         }
         // A task of our own, so that pingora's larger one ends here: this is most of what an idle
