@@ -8,7 +8,7 @@ build=(build-essential cmake pkg-config)
 case "${1:-}" in
   run) packages=("${build[@]}" curl openssl) ;;
   lint) packages=("${build[@]}") ;;
-  test) packages=("${build[@]}" curl openssl varnish python3-venv) ;;
+  test) packages=("${build[@]}" curl openssl varnish python3-venv systemd) ;;
   bench) packages=("${build[@]}" nginx-light haproxy util-linux) ;;
   *) echo "usage: $0 run|test|lint|bench" >&2; exit 64 ;;
 esac
