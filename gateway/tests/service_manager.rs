@@ -200,6 +200,34 @@ async fn being_looked_at_leaves_no_trace() {
     assert!(!hub.stderr().contains("WARN"), "{}", hub.stderr());
 }
 
+#[tokio::test]
+async fn ready_waits_for_a_listener_and_one_that_its_own_host_cannot_reach_is_told_and_not_fatal() {
+    let interfaces = std::fs::read_dir("/sys/class/net").expect("Linux");
+    let mut names = interfaces.map(|one| one.expect("an entry").file_name());
+    let Some(other) = names.find(|name| name != "lo" && name != "bonding_masters") else {
+        println!("skipped: this host has no interface besides lo");
+        return;
+    };
+    let (socket, _) = socket();
+    // The kernel takes nothing for it that comes over lo, and that is where we knock.
+    let bound = socket2::SockRef::from(&socket).bind_device(Some(other.as_encoded_bytes()));
+    bound.expect("an interface that is there");
+    let origin = Origin::start().await;
+    let manager = ServiceManager::start()
+        .socket("public", socket)
+        .watchdog(Duration::from_secs(2));
+    let hub = start(&demo_config(origin.endpoint()), &manager).await;
+    manager.wait_for("READY=1").await;
+    // It was tried before ready was told.
+    let log = hub.stderr();
+    assert!(
+        log.contains("takes no connection from its own host"),
+        "{log}"
+    );
+    manager.wait_for_nth("WATCHDOG=1", 3).await;
+    assert!(!manager.has_killed());
+}
+
 // Sockets.
 
 #[tokio::test]

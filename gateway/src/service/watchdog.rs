@@ -120,8 +120,7 @@ impl Watch {
     /// Says what is dead, if something is. Takes `longest` at most.
     async fn prove(&mut self, longest: Duration) -> Result<(), String> {
         let ends = Instant::now() + longest;
-        let nudge = self.data.spawn(async {});
-        if timeout_at(ends, nudge).await.is_err() {
+        if !runs(&self.data, ends).await {
             return Err("the data plane's threads".into());
         }
         for watched in &mut self.listeners {
@@ -132,6 +131,12 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// True where a runtime takes up work.
+async fn runs(runtime: &Handle, ends: Instant) -> bool {
+    let nudge = runtime.spawn(async {});
+    matches!(timeout_at(ends, nudge).await, Ok(Ok(())))
 }
 
 impl Watched {
@@ -244,6 +249,16 @@ mod tests {
         assert!(!watched.is_alive(soon()).await);
         watched.reach = Reach::Unreachable;
         assert!(watched.is_alive(soon()).await, "it is not asked");
+    }
+
+    #[tokio::test]
+    async fn a_runtime_whose_threads_take_nothing_up_is_dead() {
+        // Nobody drives it, as if its thread hung.
+        let stuck = tokio::runtime::Builder::new_current_thread().build();
+        let stuck = stuck.expect("a runtime");
+        assert!(!runs(stuck.handle(), soon()).await);
+        assert!(runs(&Handle::current(), soon()).await);
+        stuck.shutdown_background();
     }
 
     #[tokio::test]
