@@ -159,6 +159,7 @@ fn the_user_and_the_folders_are_made_as_the_unit_needs_them() {
     assert_eq!(mode("etc/hub-gateway/credentials"), 0o700);
     assert_eq!(mode("etc/hub-gateway/credentials/tls"), 0o700);
     assert_eq!(mode("etc/hub-gateway/tls"), 0o750);
+    assert_eq!(mode("var/log/hub-gateway"), 0o750);
 }
 
 /// `key = "value"` lines of the shipped configuration, those of commented examples too.
