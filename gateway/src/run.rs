@@ -4,7 +4,7 @@ use crate::control::admin::{Admin, AdminSocket};
 use crate::control::reload::{self, Reloader, Trigger};
 use crate::control::watch_files;
 use crate::front::app::Front;
-use crate::front::listener::BoundListener;
+use crate::front::listener::{BoundListener, Source};
 use crate::front::tls::ListenerTls;
 use crate::hub::{Hub, Shared};
 use crate::lanes::general::GeneralLane;
@@ -305,6 +305,20 @@ fn announce(hub: &Hub, admin: &str, ready_file: Option<&Path>) -> anyhow::Result
 /// How long HTTP/2 connections may take to write what is left and to part, after the last request.
 const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
 
+/// Waits until what was just taken from inherited sockets has asked and is answered, or did not ask: to its
+/// client it looks as if the next process had it. A moment at first for connections that are between the
+/// accept loop and their own task.
+async fn first_requests(hub: &Hub, ends: Instant) {
+    let pause = Duration::from_millis(10);
+    let handed_over = |one: &Arc<BoundListener>| one.source == Source::Inherited;
+    if hub.listeners.iter().any(handed_over) {
+        tokio::time::sleep(2 * pause).await;
+    }
+    while hub.listeners.iter().any(|one| one.fresh_connections() > 0) && Instant::now() < ends {
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Turns readiness off, waits for load balancers to notice, then for the last request.
 async fn drain(hub: &Hub) {
     let (notice, longest) = {
@@ -326,6 +340,8 @@ async fn drain(hub: &Hub) {
     );
     service::draining(hub);
     let ends = Instant::now() + longest;
+    first_requests(hub, ends).await;
+    let longest = ends.saturating_duration_since(Instant::now());
     let left = hub.lifecycle().wait_idle(longest).await;
     if left > 0 {
         tracing::warn!(left, "the drain's time is over; these requests are cut");

@@ -4,6 +4,8 @@ use hub_testkit::{Gate, Hub, Origin, Reply, ServiceManager, Signal, Wire, demo_c
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
@@ -286,6 +288,62 @@ async fn connections_made_while_the_process_is_replaced_wait_and_are_answered() 
         assert_eq!(wire.read_response().await.status, 200);
     }
     println!("{CLIENTS} connections made between two processes, 0 refused, all answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_refused_while_the_process_is_replaced_again_and_again() {
+    const RESTARTS: usize = 5;
+    let origin = Origin::start().await;
+    let config = demo_config(origin.endpoint());
+    let (public, address) = socket();
+    let manager = ServiceManager::start().socket("public", public);
+    let over = Arc::new(AtomicBool::new(false));
+    let clients = [(); 4].map(|()| tokio::spawn(call_until(address, Arc::clone(&over))));
+    let mut calls = Calls::default();
+    for _ in 0..RESTARTS {
+        let mut hub = start(&config, &manager).await;
+        let served = origin.request_count();
+        origin.wait_for_requests(served + 100).await;
+        hub.signal(Signal::TERM);
+        assert_eq!(hub.wait_exit().await.code(), Some(0));
+    }
+    over.store(true, Ordering::Relaxed);
+    let _last = start(&config, &manager).await;
+    for client in clients {
+        let one = client.await.expect("no panic");
+        calls.answered += one.answered;
+        calls.refused += one.refused;
+        calls.closed += one.closed;
+    }
+    println!("{RESTARTS} restarts: {calls:?}");
+    assert_eq!((calls.refused, calls.closed), (0, 0));
+    assert!(calls.answered >= RESTARTS * 100);
+}
+
+/// What came of a client's calls, each on a connection of its own.
+#[derive(Debug, Default)]
+struct Calls {
+    answered: usize,
+    refused: usize,
+    /// Taken, and closed without an answer.
+    closed: usize,
+}
+
+async fn call_until(address: SocketAddr, over: Arc<AtomicBool>) -> Calls {
+    let mut calls = Calls::default();
+    while !over.load(Ordering::Relaxed) {
+        let Ok(mut wire) = Wire::try_connect(address).await else {
+            calls.refused += 1;
+            continue;
+        };
+        let sent = wire.try_send(GET).await.is_ok();
+        let answer = wire.read_to_close().await;
+        match sent && answer.starts_with(b"HTTP/1.1 200") {
+            true => calls.answered += 1,
+            false => calls.closed += 1,
+        }
+    }
+    calls
 }
 
 #[tokio::test]

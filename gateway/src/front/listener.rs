@@ -32,6 +32,7 @@ pub(crate) struct BoundListener {
     socket: RawFd,
     connections: AtomicUsize,
     http2: AtomicUsize,
+    fresh: AtomicUsize,
     by_address: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
 }
 
@@ -61,6 +62,10 @@ pub(crate) struct ConnectionSlot {
 /// One connection that speaks HTTP/2; counted until dropped.
 #[derive(Debug)]
 pub(crate) struct Http2Count(Arc<BoundListener>);
+
+/// A connection of an inherited socket that has not been answered yet; counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Fresh(Arc<BoundListener>);
 
 /// Binds and listens. Fails at once where the address is taken: a gateway that cannot be reached
 /// must not look as if it ran.
@@ -126,6 +131,7 @@ impl BoundListener {
             socket: number,
             connections: AtomicUsize::new(0),
             http2: AtomicUsize::new(0),
+            fresh: AtomicUsize::new(0),
             by_address: Default::default(),
         })
     }
@@ -160,6 +166,23 @@ impl BoundListener {
     pub(crate) fn begin_http2(self: &Arc<Self>) -> Http2Count {
         self.http2.fetch_add(1, Ordering::AcqRel);
         Http2Count(Arc::clone(self))
+    }
+
+    /// Connections whose first request a drain waits for.
+    pub(crate) fn fresh_connections(&self) -> usize {
+        self.fresh.load(Ordering::Acquire)
+    }
+
+    /// Counts a connection until its first request is over, where that is due to it: one that was taken
+    /// from a socket which others serve, too, would have been served by them.
+    pub(crate) fn begin_fresh(self: &Arc<Self>) -> Option<Fresh> {
+        match self.source {
+            Source::Bound => None,
+            Source::Inherited => {
+                self.fresh.fetch_add(1, Ordering::AcqRel);
+                Some(Fresh(Arc::clone(self)))
+            }
+        }
     }
 
     /// Takes a place for a connection from `address`, or says what is full.
@@ -203,6 +226,12 @@ impl BoundListener {
 impl Drop for Http2Count {
     fn drop(&mut self) {
         self.0.http2.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.0.fresh.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
