@@ -71,6 +71,17 @@ bench-tenants: ## Look-ups among 100,000 tenants and 10,000 routes
 	@scripts/install.sh run
 	cargo bench --locked --profile dist -p hub-gateway --bench tenants --bench router
 
+.PHONY: simulate
+simulate: ## Rollouts in a world that crashes, by seeds; prints states and transitions covered
+	@scripts/install.sh run
+	HUB_SIMULATE_SEEDS=1000000 cargo test --locked -p hub-gateway --lib switch::machine::simulation -- --nocapture
+
+.PHONY: eval-judge
+eval-judge: ## Simulated deployments: false rollbacks and power of the judges
+	@scripts/install.sh run
+	cargo build --locked --profile dist -p hub-loadtest
+	$(BENCH) judge
+
 .PHONY: fuzz-smoke
 fuzz-smoke: ## Generated requests: our parser beside h11, a million of them
 	@scripts/install.sh test

@@ -45,6 +45,8 @@ sed -e "s/^address = \"127\.0\.0\.1:8080\"/address = \"127.0.0.1:$port\"/" \
   -e "s/127\.0\.0\.1:8182/127.0.0.1:$green_port/" \
   config/examples/demo.toml > "$dir/hub.toml"
 cp config/examples/demo-tenants.jsonl "$dir/demo-tenants.jsonl"
+# Each demo begins on blue, whatever the last one rolled out.
+rm -rf "$dir/store"
 
 apps=() gateway=
 stop() {

@@ -269,6 +269,7 @@ fn typed<T: DeserializeOwned>(
 fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> {
     let admin = process::admin(scope, &file.admin);
     let access_log = process::access_log(scope, &file.access_log);
+    let store_directory = process::store(scope, &file.store);
     let listeners = listener::listeners(scope, &file.listeners, admin.as_ref());
 
     let limit_names = file.limit_rules.iter().map(|file| file.name.as_str());
@@ -315,6 +316,7 @@ fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> 
         gateway: process::gateway(&file.gateway),
         admin: admin?,
         access_log: access_log?,
+        store_directory,
         tenant_labels_max: file.metrics.tenant_labels_max as usize,
         limiter_keys_max: file.limits.keys_max as usize,
         limit_headers: file.limits.headers,

@@ -211,6 +211,9 @@ impl Diff {
             self.needs_upgrade
                 .push(format!("gateway.workers changes from {old} to {new}"));
         }
+        if old.store_directory != new.store_directory {
+            self.needs_upgrade.push("store.directory changes".into());
+        }
         if old.admin.address != new.admin.address {
             self.needs_upgrade.push("admin.address changes".into());
         }

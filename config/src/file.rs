@@ -14,7 +14,7 @@ mod tenant;
 pub use cluster::{Balance, Cluster, Colour, Endpoints, Health, HealthKind, UpstreamTls};
 pub use limit::{Limit, Limits};
 pub use listener::{Certificate, Listener, ProxyProtocol, Tls, TlsVersion};
-pub use process::{AccessLog, Admin, Gateway, LogLevel, Metrics};
+pub use process::{AccessLog, Admin, Gateway, LogLevel, Metrics, Store};
 pub use route::{HeaderMatch, PathMatch, Plugin, Route, TenantRule, TenantSource};
 pub use tenant::{Tenant, Tenants};
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub admin: Admin,
     /// The access log.
     pub access_log: AccessLog,
+    /// What must outlive the process.
+    pub store: Store,
     /// Metrics.
     pub metrics: Metrics,
     /// Bounds of the limiter.

@@ -26,6 +26,8 @@ pub struct Config {
     pub admin: Admin,
     /// The access log.
     pub access_log: AccessLog,
+    /// Folder of the embedded store; `None` for no store.
+    pub store_directory: Option<PathBuf>,
     /// Most tenants with a metric label of their own.
     pub tenant_labels_max: usize,
     /// Keys that the limiter remembers.

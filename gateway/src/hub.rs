@@ -4,6 +4,8 @@ use crate::front::listener::BoundListener;
 use crate::lifecycle::{InFlight, Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::snapshot::{Snapshot, colour_name};
+use crate::switch::plan::Routing;
+use crate::switch::traffic::Switchboard;
 use crate::telemetry::access_log::Prepared as PreparedLog;
 use crate::telemetry::metrics::RouteKey;
 use crate::telemetry::{
@@ -39,6 +41,8 @@ pub struct Shared {
     pub tenant_gate: Mutex<TenantGate>,
     /// Names of the bound listeners, in order.
     pub listener_names: Vec<String>,
+    /// Who gets which colour.
+    pub switchboard: Switchboard,
 }
 
 /// One gateway process.
@@ -99,10 +103,26 @@ impl Hub {
         self.snapshot.load()
     }
 
-    /// Puts `next` in force and hands back what was. The caller drops it where that costs nobody
-    /// anything: freeing 100,000 tenants takes milliseconds.
-    pub(crate) fn swap(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.snapshot.swap(next)
+    /// Puts `next` in force, with the routing of this moment. Hands back what was in force and what is. The
+    /// caller drops the old one where that costs nobody anything: freeing 100,000 tenants takes
+    /// milliseconds.
+    pub(crate) fn swap(&self, next: &Arc<Snapshot>) -> (Arc<Snapshot>, Arc<Snapshot>) {
+        let mut changing = self.switchboard.change();
+        let routing = changing.routing(&next.config);
+        let epoch = self.snapshot.load().epoch + 1;
+        let next = Arc::new(next.with_routing(epoch, routing));
+        (self.snapshot.swap(Arc::clone(&next)), next)
+    }
+
+    /// Puts a cluster's routing in force and hands back the snapshot that was, for the reload thread to
+    /// free. Requests that have seen the old routing and not yet entered it are sent to the new one.
+    pub(crate) fn reroute(&self, cluster: &str, routing: Routing, epoch: u64) -> Arc<Snapshot> {
+        let mut changing = self.switchboard.change();
+        changing.decide(cluster, routing, epoch);
+        let present = self.snapshot.load_full();
+        let routing = changing.routing(&present.config);
+        self.snapshot
+            .swap(Arc::new(present.with_routing(present.epoch + 1, routing)))
     }
 
     /// Brings what lives beside snapshots in line with the one in force: bounds, levels, targets, and

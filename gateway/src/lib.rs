@@ -20,6 +20,7 @@ pub mod run;
 pub mod service;
 pub mod snapshot;
 pub mod stages;
+pub mod switch;
 pub mod telemetry;
 pub mod tenant_state;
 pub mod upstream;

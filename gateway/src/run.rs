@@ -12,10 +12,13 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::service::{self, activation::Inherited, notify::Notifier};
 use crate::snapshot::Snapshot;
+use crate::switch::driver::{self, Found, Rollouts};
+use crate::switch::traffic::Switchboard;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
 use hub_config::Problems;
 use hub_config::runtime::{Config, LogLevel};
+use hub_store::Embedded;
 use parking_lot::Mutex;
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -102,11 +105,26 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         limiter: Limiter::new(config.limiter_keys_max),
         refusals: Refusals::new(config.admin.refusals_remembered),
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
+        switchboard: Switchboard::default(),
     };
     let workers = match config.gateway.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     };
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(4)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control plane's thread")?;
+    // Before the first snapshot, so that no request goes by the configured colour where a rollout has
+    // decided on another one.
+    let store = config
+        .store_directory
+        .as_ref()
+        .map(|directory| open_store(directory, &shared, &control))
+        .transpose()?;
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::new(manager));
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
@@ -119,13 +137,6 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the data plane's threads")?;
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(4)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the control plane's thread")?;
     let reloader = Reloader::start(Arc::clone(&hub), file, control.handle().clone(), began)
         .context("cannot start the reload thread")?;
 
@@ -134,7 +145,8 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
     }
     let attend = service::attend(Arc::clone(&hub), data.handle().clone());
-    control.block_on(operate(hub, ready_file, reloader, admin_socket, attend))?;
+    let operated = operate(hub, ready_file, reloader, admin_socket, store, attend);
+    control.block_on(operated)?;
     // Requests that are still running after the drain's time are cut here.
     data.shutdown_background();
     control.shutdown_background();
@@ -173,6 +185,19 @@ fn bind(
         .collect()
 }
 
+/// Opens the store and takes over the routing that its ledger says.
+fn open_store(
+    directory: &Path,
+    shared: &Shared,
+    control: &tokio::runtime::Runtime,
+) -> anyhow::Result<(Embedded, Vec<Found>)> {
+    let store = Embedded::open(directory, &Default::default()).context("cannot open the store")?;
+    let found = control
+        .block_on(driver::find(&store, &shared.switchboard))
+        .context("cannot read the ledger of rollouts")?;
+    Ok((store, found))
+}
+
 /// Runs one listener as a pingora service on a socket that we have bound.
 async fn listen(hub: Arc<Hub>, proxy: Arc<HttpProxy<GeneralLane>>, index: usize) {
     let bound = Arc::clone(&hub.listeners[index]);
@@ -208,6 +233,7 @@ async fn operate(
     ready_file: Option<PathBuf>,
     reloader: Reloader,
     admin_socket: AdminSocket,
+    store: Option<(Embedded, Vec<Found>)>,
     attend: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let admin_address = admin_socket.address()?;
@@ -215,7 +241,10 @@ async fn operate(
     hub.snapshot()
         .clusters
         .start_health_checks(&tokio::runtime::Handle::current());
-    let admin = Admin::new(Arc::clone(&hub), reloader.clone());
+    let rollouts = store.map(|(store, found)| {
+        Rollouts::start(Arc::clone(&hub), reloader.clone(), Arc::new(store), found)
+    });
+    let admin = Admin::new(Arc::clone(&hub), reloader.clone(), rollouts);
     tokio::spawn(async move {
         if let Err(error) = admin.serve(admin_socket).await {
             tracing::error!(%error, "the admin API ended");

@@ -4,6 +4,7 @@ use crate::hub::Shared;
 use crate::lanes::general::Peers;
 use crate::limit::RuleState;
 use crate::router::{RoutePattern, Router};
+use crate::switch::traffic::Generation;
 use crate::telemetry::metrics::RouteKey;
 use crate::telemetry::{RouteMetrics, UpstreamCounters};
 use crate::tenant_state::TenantState;
@@ -16,14 +17,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A checked configuration with all that was resolved from it. Immutable; only counters, health and
-/// limits inside it move, and those are shared with the snapshots before and after.
+/// A checked configuration with all that was resolved from it, and who gets which colour. Immutable; only
+/// counters, health and limits inside it move, and those are shared with the snapshots before and after.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The configuration it was built from.
-    pub config: Config,
+    /// What a reload replaces; a change of colour shares it.
+    tables: Arc<Tables>,
     /// Counts snapshots of this process, from 1.
     pub epoch: u64,
+    /// Who gets which colour, by the cluster's position in the configuration.
+    pub routing: Arc<[Arc<Generation>]>,
+}
+
+/// All that follows from a configuration.
+#[derive(Debug)]
+pub struct Tables {
+    /// The configuration that the rest was built from.
+    pub config: Config,
     /// When it was built.
     pub taken_at: SystemTime,
     /// Finds routes.
@@ -62,7 +72,24 @@ pub struct RouteState {
     pub(crate) refused: Arc<RouteMetrics>,
 }
 
+impl std::ops::Deref for Snapshot {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
 impl Snapshot {
+    /// This snapshot with another routing. Costs two reference counts.
+    pub fn with_routing(&self, epoch: u64, routing: Arc<[Arc<Generation>]>) -> Self {
+        Self {
+            tables: Arc::clone(&self.tables),
+            epoch,
+            routing,
+        }
+    }
+
     /// Builds the snapshot that follows `previous`. What did not change is shared with it, so that a
     /// request that holds an old snapshot for long holds little. Cost: linear in routes and tenants;
     /// runs beside the data plane, never on it.
@@ -92,8 +119,8 @@ impl Snapshot {
             .into_iter()
             .map(|(name, built)| (Arc::clone(name), Catalog::instance(built)))
             .collect();
-        Self {
-            epoch: previous.map_or(1, |p| p.epoch + 1),
+        let routing = shared.switchboard.change().routing(&config);
+        let tables = Tables {
             taken_at: SystemTime::now(),
             clusters: Clusters::build(&config, previous.map(|p| &p.clusters)),
             peers,
@@ -113,6 +140,11 @@ impl Snapshot {
             tenants,
             plugins,
             config,
+        };
+        Self {
+            tables: Arc::new(tables),
+            epoch: previous.map_or(1, |p| p.epoch + 1),
+            routing,
         }
     }
 

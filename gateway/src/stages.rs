@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::lifecycle::InFlight;
 use crate::limit::RateLimitState;
 use crate::snapshot::Snapshot;
+use crate::switch::traffic::Guard;
 use crate::tenant_state::Permit;
 use crate::upstream::Pick;
 use hub_config::runtime::{Colour, TenantIndex};
@@ -64,6 +65,7 @@ pub struct Exchange {
     pub(crate) edits: Edits,
     pub(crate) rate: Option<RateLimitState>,
     permit: Option<Permit>,
+    guard: Option<Guard>,
     pub(crate) target: Option<Target>,
     pub(crate) pick: Option<Pick>,
     pub(crate) retries: u32,
@@ -133,7 +135,7 @@ pub fn admit(
         exchange.identity.as_ref(),
         &mut exchange.edits,
     )?;
-    exchange.target = Some(pick::target(&snapshot, found.route, exchange.tenant));
+    pick::aim(exchange, found.route);
     Ok(())
 }
 
@@ -163,8 +165,14 @@ impl Exchange {
         self.refusal.as_ref().map(|refusal| refusal.reason)
     }
 
-    /// Gives the tenant's place back: the request is over, though its exchange may live on.
+    /// Its place on a colour.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
+    }
+
+    /// Gives the tenant's place and the colour back: the request is over, though its exchange may live on.
     pub(crate) fn release(&mut self) {
         self.permit = None;
+        self.guard = None;
     }
 }

@@ -5,7 +5,7 @@
 //! requests of one tenant meet only on its own cache lines.
 
 use crate::limit::{Decision, gcra};
-use hub_config::runtime::Quota;
+use hub_config::runtime::{Colour, Quota};
 use hub_core::{Reason, Refusal};
 use hub_stats::gcra::{Gcra, Verdict};
 use std::sync::Arc;
@@ -30,14 +30,19 @@ pub struct TenantState {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     in_flight: AtomicU32,
+    /// Of these, those on each colour of any cluster.
+    on: [AtomicU32; 2],
     /// Fills the last of the 128 bytes.
-    _rest: [u64; 2],
+    _rest: [u32; 2],
 }
 
 /// One place among a tenant's requests in flight; given back on drop.
 #[derive(Debug)]
 #[must_use = "the place is given back as soon as this is dropped"]
-pub struct Permit(Arc<TenantState>);
+pub struct Permit {
+    state: Arc<TenantState>,
+    colour: Option<Colour>,
+}
 
 /// What has been counted so far. Fields may differ by requests that ended while they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +89,10 @@ impl TenantState {
                     (in_flight < most).then_some(in_flight + 1)
                 });
         match taken {
-            Ok(_) => Ok(Permit(Arc::clone(state))),
+            Ok(_) => Ok(Permit {
+                state: Arc::clone(state),
+                colour: None,
+            }),
             Err(_) => Err(Refusal::new(Reason::TenantBusy).retry_after(1)),
         }
     }
@@ -130,6 +138,11 @@ impl TenantState {
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight on a colour, of whatever cluster.
+    pub fn on(&self, colour: Colour) -> u32 {
+        self.on[colour as usize].load(Ordering::Relaxed)
     }
 
     /// What has been counted so far.
@@ -182,9 +195,25 @@ impl TenantState {
 
 // === impl Permit ===
 
+impl Permit {
+    /// Counts the request on a colour until the permit is dropped.
+    pub(crate) fn count_on(&mut self, colour: Colour) {
+        self.uncount();
+        self.colour = Some(colour);
+        self.state.on[colour as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn uncount(&mut self) {
+        if let Some(colour) = self.colour.take() {
+            self.state.on[colour as usize].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let before = self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.uncount();
+        let before = self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "every permit has taken a place");
     }
 }

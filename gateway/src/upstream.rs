@@ -167,6 +167,25 @@ impl Clusters {
         !endpoints.is_empty() && endpoints.iter().all(|endpoint| !endpoint.is_usable())
     }
 
+    /// Probes every endpoint of a colour once, as its health checks do, or where it has none, by
+    /// connecting.
+    ///
+    /// # Errors
+    /// What the first endpoint that fails says.
+    pub(crate) async fn probe(
+        &self,
+        config: &runtime::Cluster,
+        cluster: usize,
+        colour: Colour,
+    ) -> Result<(), String> {
+        let settings = &Settings::of(config);
+        for endpoint in self.endpoints(cluster, colour) {
+            let outcome = checks::once(endpoint, settings).await;
+            outcome.map_err(|error| format!("endpoint {}: {error}", endpoint.name()))?;
+        }
+        Ok(())
+    }
+
     /// Makes the running health checks those of these clusters: starts new ones on `runtime`, stops
     /// those of endpoints that are gone, restarts those whose settings changed, and leaves the rest
     /// alone. An endpoint that is no longer checked counts as usable again. May read the system's

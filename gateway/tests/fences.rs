@@ -8,11 +8,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("stats", &["core"]),
     ("config", &["core"]),
+    ("store", &["core", "stats", "config"]),
     ("plugins", &["core", "config", "stats"]),
-    ("gateway", &["core", "stats", "config", "plugins"]),
-    ("ops", &["core", "config"]),
+    ("gateway", &["core", "stats", "config", "store", "plugins"]),
+    ("ops", &["core", "config", "store"]),
     ("testkit", &["core", "config"]),
-    ("loadtest", &["core", "config", "testkit"]),
+    ("loadtest", &["core", "config", "stats", "testkit"]),
 ];
 
 /// Name (or start of a name) of an outside crate to the only crate of ours that may name it.
@@ -21,6 +22,7 @@ const FENCES: &[(&str, &str)] = &[
     ("redis", "store"),
     ("tokio-postgres", "store"),
     ("deadpool-postgres", "store"),
+    ("rusqlite", "store"),
     ("burn", "coaching"),
 ];
 

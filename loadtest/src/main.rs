@@ -1,5 +1,5 @@
-//! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory`, and
-//! the `origin` that they talk to. What is measured, and what is not, stands in `loadtest/README.md`.
+//! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory`, the
+//! `origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
 //!
 //! Invariant: each subcommand ends by itself, takes its processes with it, and writes its report only
 //! if the run was valid; an invalid run exits 1 and says why.
@@ -7,6 +7,7 @@
 mod bench;
 mod hub;
 mod isolation;
+mod judge;
 mod memory;
 mod origin;
 mod peers;
@@ -40,6 +41,8 @@ enum Command {
     Isolation(isolation::Args),
     /// Measure idle memory and the price of an idle connection.
     Memory(memory::Args),
+    /// Simulate deployments and count what the judges of a canary get wrong.
+    Judge(judge::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    // A simulation waits for nothing, so it needs no runtime, and a signal ends it as any program.
+    if let Command::Judge(args) = &cli.command {
+        return judge::run(args);
+    }
     // One thread: the client shares its CPU with the origin, and a second worker would only move
     // requests between threads.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,6 +74,7 @@ fn run(cli: Cli) -> Result<()> {
             Command::Reload(args) => bounded(args.time_max(), reload::run(args)).await,
             Command::Isolation(args) => bounded(args.time_max(), isolation::run(args)).await,
             Command::Memory(args) => bounded(args.time_max(), memory::run(args)).await,
+            Command::Judge(args) => judge::run(&args),
         }
     })
 }

@@ -1,6 +1,7 @@
 //! `hubctl`: the operator's command line over the gateway's admin API.
 
 mod client;
+mod rollout;
 mod show;
 
 use anyhow::{Context, bail};
@@ -57,6 +58,9 @@ enum Command {
     },
     /// List clusters with their endpoints' health.
     Clusters,
+    /// Roll a cluster's other colour out, and back.
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
     /// Say what would happen to a request, or why a past one was refused.
     Explain {
         /// A path with query (`/api/contacts`), or the id of a refused request.
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
 fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let client = Client::new(&arguments.admin, token(arguments)?);
     let reply = match &arguments.command {
+        Command::Rollout(command) => return rollout::perform(&client, command, arguments.json),
         Command::Status => client.get("/v1/snapshot")?,
         Command::Clusters => client.get("/v1/clusters")?,
         Command::Tenants { id: Some(id), .. } => {
@@ -141,7 +146,7 @@ fn report(arguments: &Arguments, reply: &Reply) -> anyhow::Result<ExitCode> {
             Command::Tenants { id: Some(_), .. } => show::plain(&reply.body),
             Command::Tenants { .. } => show::tenants(&reply.body),
             Command::Reload { .. } => show::reload(&reply.body),
-            Command::Explain { .. } => show::plain(&reply.body),
+            Command::Explain { .. } | Command::Rollout(_) => show::plain(&reply.body),
         };
         println!("{text}");
     }

@@ -14,3 +14,4 @@
 
 pub mod ewma;
 pub mod gcra;
+pub mod judge;

@@ -127,6 +127,34 @@ pub(crate) fn access_log(
 }
 
 /// A file that is written: it need not be there, but its folder must.
+/// The folder of the embedded store.
+pub(crate) fn store(scope: &mut Scope<'_>, file: &file::Store) -> Option<PathBuf> {
+    let written = file.directory.as_ref()?;
+    let section = At::ROOT.key("store");
+    let at = section.key("directory");
+    if written.is_empty() || written.contains('\0') {
+        scope.problem(&at, "is empty; write the path of a folder");
+        return None;
+    }
+    let path = scope.path(written);
+    if path.exists() && !path.is_dir() {
+        scope.problem(&at, format!("{} is no folder", path.display()));
+        return None;
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        let message = format!(
+            "the folder {} does not exist; make it first",
+            parent.display()
+        );
+        scope.problem(&at, message);
+        return None;
+    }
+    Some(path)
+}
+
 fn log_file(scope: &mut Scope<'_>, at: &At<'_>, written: &str) -> Option<PathBuf> {
     if written.is_empty() || written.contains('\0') {
         scope.problem(at, "is empty; write the path of a file");

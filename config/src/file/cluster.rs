@@ -80,6 +80,16 @@ pub enum Colour {
     Green,
 }
 
+impl Colour {
+    /// The one that this one is not.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Blue => Self::Green,
+            Self::Green => Self::Blue,
+        }
+    }
+}
+
 /// Addresses by colour: `host:port` (IPv4, `[IPv6]`, or a name that is looked up at load), or
 /// `unix:/path`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]

@@ -85,6 +85,15 @@ impl Default for Admin {
     }
 }
 
+/// Where the gateway keeps what must outlive it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Folder of the embedded store, made where it is missing: the ledger of rollouts. Default: none, and
+    /// then there are no rollouts.
+    pub directory: Option<String>,
+}
+
 /// The access log: one JSON object a line.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

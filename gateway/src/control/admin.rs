@@ -10,8 +10,14 @@
 //! | GET /v1/tenants/ID | yes | one tenant |
 //! | GET /v1/clusters | yes | clusters, endpoints and their health |
 //! | POST /v1/reload?dry_run=true&allow_removals=true | yes | reload, or only the diff |
+//! | GET /v1/rollouts | yes | rollouts: where they stand, and what the judges say |
+//! | POST /v1/rollouts/CLUSTER/start | yes | roll the other colour out; the body is a plan |
+//! | POST /v1/rollouts/CLUSTER/pause, resume, promote, abort, accept | yes | steer a rollout |
+//! | GET /v1/rollouts/CLUSTER/history?limit= | yes | its records, newest first |
 //! | POST /v1/explain | yes | what would happen to a request |
 //! | GET /v1/explain/REQUEST_ID | yes | why a past request was refused |
+
+mod rollouts;
 
 use super::audit;
 use super::explain::{self, Question};
@@ -19,6 +25,7 @@ use super::reload::{Options, Outcome, Reloader, Trigger, unix_seconds};
 use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::snapshot::{Snapshot, colour_name};
+use crate::switch::driver::Rollouts;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
@@ -60,6 +67,7 @@ const TENANTS_MAX: usize = 1_000;
 pub struct Admin {
     hub: Arc<Hub>,
     reloader: Reloader,
+    pub(super) rollouts: Option<Rollouts>,
     /// One budget for all callers: whoever can reach loopback is one caller as far as harm goes.
     /// By [`Caller`].
     budgets: Arc<[Mutex<u64>; 3]>,
@@ -129,10 +137,11 @@ fn remove_stale(path: &std::path::Path) -> io::Result<()> {
 
 impl Admin {
     /// An admin API over a gateway.
-    pub fn new(hub: Arc<Hub>, reloader: Reloader) -> Self {
+    pub fn new(hub: Arc<Hub>, reloader: Reloader, rollouts: Option<Rollouts>) -> Self {
         Self {
             hub,
             reloader,
+            rollouts,
             budgets: Arc::default(),
             began: Instant::now(),
         }
@@ -158,6 +167,9 @@ impl Admin {
             .route("/v1/tenants/{id}", get(tenant))
             .route("/v1/clusters", get(clusters))
             .route("/v1/reload", post(reload))
+            .route("/v1/rollouts", get(rollouts::list))
+            .route("/v1/rollouts/{cluster}/history", get(rollouts::history))
+            .route("/v1/rollouts/{cluster}/{command}", post(rollouts::command))
             .route("/v1/explain", post(explain_request))
             .route("/v1/explain/{request_id}", get(explain_past))
             .layer(middleware::from_fn_with_state(self.clone(), authenticate));
@@ -465,9 +477,9 @@ async fn clusters(State(admin): State<Admin>) -> Json<Value> {
         .map(|(index, cluster)| {
             json!({
                 "name": cluster.name,
-                "active": colour_name(cluster.active),
+                "active": colour_name(snapshot.routing[index].routing.active),
                 // Checks say that all of its endpoints are down, so all of them are tried.
-                "fails_open": snapshot.clusters.fails_open(index, cluster.active),
+                "fails_open": snapshot.clusters.fails_open(index, snapshot.routing[index].routing.active),
                 "endpoints": endpoints(&snapshot, index, None),
             })
         })

@@ -167,7 +167,7 @@ fn walk(hub: &Hub, snapshot: &Arc<Snapshot>, view: &RequestView<'_>) -> Value {
     if let Err(refusal) = stages::plugins::run(state, view, now, identity.as_ref(), &mut edits) {
         return refuse(story, "plugins", &refusal);
     }
-    let target = pick::target(snapshot, found.route, tenant);
+    let target = pick::target(snapshot, found.route, tenant, view.client.address);
     story["cluster"] = json!(snapshot.config.clusters[target.cluster].name);
     story["colour"] = json!(colour_name(target.colour));
     story["endpoints"] = super::admin::endpoints(snapshot, target.cluster, Some(target.colour));

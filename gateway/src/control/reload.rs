@@ -9,6 +9,7 @@ mod worker;
 
 use super::stamps::Stamps;
 use crate::hub::Hub;
+use crate::snapshot::Snapshot;
 use crate::telemetry::ReloadOutcome;
 use hub_config::{Diff, Loader, Problems, runtime};
 use hub_plugins::Catalog;
@@ -135,6 +136,8 @@ struct Asked {
     /// Nobody waits for the outcome of this one, so one stands for any number.
     nudge: Option<Trigger>,
     jobs: Vec<Job>,
+    /// Snapshots that others have replaced, to be freed.
+    retired: Vec<Arc<Snapshot>>,
 }
 
 impl std::fmt::Debug for Job {
@@ -176,6 +179,12 @@ impl Reloader {
         self.queue.wake.notify_one();
     }
 
+    /// Has a snapshot freed that is no longer in force, once nobody holds it.
+    pub(crate) fn retire(&self, snapshot: Arc<Snapshot>) {
+        self.queue.asked.lock().retired.push(snapshot);
+        self.queue.wake.notify_one();
+    }
+
     /// Reloads, or only says what a reload would do, and waits for the outcome.
     pub async fn reload(&self, trigger: Trigger, options: Options) -> Result<Outcome, Busy> {
         let (done, outcome) = oneshot::channel();
@@ -204,10 +213,14 @@ impl Reloader {
 
 impl Queue {
     /// What is to be done next: all reloads that wait, since one load answers all of them, or else all
-    /// dry runs. `None` where nothing comes within `longest`.
+    /// dry runs. `None` where nothing comes within `longest`,
+    /// or where there are retired snapshots to be taken.
     fn next(&self, longest: Option<Duration>) -> Option<Batch> {
         let mut asked = self.asked.lock();
         while asked.nudge.is_none() && asked.jobs.is_empty() {
+            if !asked.retired.is_empty() {
+                return None;
+            }
             match longest {
                 None => self.wake.wait(&mut asked),
                 Some(longest) => {
@@ -231,6 +244,13 @@ impl Queue {
             nudge,
             options,
         })
+    }
+}
+
+impl Queue {
+    /// Snapshots that others have replaced.
+    fn take_retired(&self) -> Vec<Arc<Snapshot>> {
+        std::mem::take(&mut self.asked.lock().retired)
     }
 }
 

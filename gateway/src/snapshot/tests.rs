@@ -1,5 +1,6 @@
 use super::*;
 use crate::limit::Limiter;
+use crate::switch::traffic::Switchboard;
 use crate::telemetry::{
     AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics, init_process_log,
 };
@@ -42,6 +43,7 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
         limiter: Limiter::new(1_024),
         refusals: Refusals::new(1),
         listener_names: vec!["public".into()],
+        switchboard: Switchboard::default(),
     };
     let first = Snapshot::build(config(BASE), None, &shared);
     let second = Snapshot::build(

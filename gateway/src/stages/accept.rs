@@ -47,6 +47,7 @@ impl Exchange {
             edits,
             rate: None,
             permit: None,
+            guard: None,
             target: None,
             pick: None,
             retries: 0,

@@ -2,21 +2,75 @@
 
 use super::{Exchange, Target};
 use crate::snapshot::Snapshot;
-use hub_config::runtime::TenantIndex;
+use crate::switch::traffic::Generation;
+use hub_config::runtime::{Colour, TenantIndex};
 use hub_core::{Reason, Refusal};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-/// The cluster and colour for a tenant on a route: the tenant's overlay where it has one, else what
-/// all share.
-pub(crate) fn target(snapshot: &Snapshot, route: usize, tenant: Option<TenantIndex>) -> Target {
-    let overlay = tenant.and_then(|tenant| snapshot.config.tenants[tenant].overlay.as_deref());
+/// The cluster and colour for a tenant on a route: the tenant's overlay where it has one, else what the
+/// cluster's routing says of it, or of a client without a tenant.
+pub(crate) fn target(
+    snapshot: &Snapshot,
+    route: usize,
+    tenant: Option<TenantIndex>,
+    client: IpAddr,
+) -> Target {
+    let config = &snapshot.config;
+    let tenant = tenant.map(|tenant| &config.tenants[tenant]);
+    let overlay = tenant.and_then(|tenant| tenant.overlay.as_deref());
     let cluster = overlay
         .and_then(|overlay| overlay.cluster(route))
-        .unwrap_or(snapshot.config.routes[route].cluster);
+        .unwrap_or(config.routes[route].cluster);
     let colour = overlay
         .and_then(|overlay| overlay.colour(cluster))
-        .unwrap_or(snapshot.config.clusters[cluster].active);
+        .unwrap_or_else(|| {
+            let id = tenant.map(|tenant| tenant.id.as_str());
+            colour(
+                &snapshot.routing[cluster],
+                &config.clusters[cluster].name,
+                id,
+                client,
+            )
+        });
     Target { cluster, colour }
+}
+
+fn colour(generation: &Generation, cluster: &str, tenant: Option<&str>, client: IpAddr) -> Colour {
+    match (tenant, client) {
+        (Some(id), _) => generation.colour(cluster, tenant, id.as_bytes()),
+        (None, IpAddr::V4(v4)) => generation.colour(cluster, None, &v4.octets()),
+        (None, IpAddr::V6(v6)) => generation.colour(cluster, None, &v6.octets()[..8]),
+    }
+}
+
+/// Finds the target and counts the request on its colour to its end. Where the routing has changed since
+/// the snapshot was taken, the new one counts.
+pub(super) fn aim(exchange: &mut Exchange, route: usize) {
+    let snapshot = Arc::clone(&exchange.snapshot);
+    let client = exchange.arrival.client.address;
+    let mut target = target(&snapshot, route, exchange.tenant, client);
+    let cluster = &snapshot.config.clusters[target.cluster].name;
+    let overlay = exchange.tenant.and_then(|tenant| {
+        let overlay = snapshot.config.tenants[tenant].overlay.as_deref()?;
+        overlay.colour(target.cluster)
+    });
+    let mut guard = snapshot.routing[target.cluster].enter(target.colour);
+    while guard.is_none() {
+        let Some(present) = exchange.hub.switchboard.present(cluster) else {
+            // A reload has removed the cluster; this request still has it.
+            break;
+        };
+        target.colour =
+            overlay.unwrap_or_else(|| colour(&present, cluster, exchange.tenant_id(), client));
+        guard = present.enter(target.colour);
+    }
+    if let Some(permit) = &mut exchange.permit {
+        permit.count_on(target.colour);
+    }
+    exchange.target = Some(target);
+    exchange.guard = guard;
 }
 
 /// Picks an endpoint for the first or second try and counts the request on it. The endpoint of an

@@ -2,8 +2,10 @@
 
 use super::{Exchange, forward};
 use crate::snapshot::colour_name;
+use crate::switch::watch::Ending;
 use crate::telemetry::{Record, RefusalNote, RouteMetrics, StatusClass};
 use hub_core::{Edit, Reason};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,6 +94,7 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
         }
         exchange.pick = Some(pick);
     }
+    judge(exchange, reason);
     handles(exchange).finished(StatusClass::of(exchange.status), duration);
     if let Some(reason) = reason {
         exchange.hub.metrics.refused(reason);
@@ -109,6 +112,32 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
     }
     log(exchange, fields, duration);
     exchange.release();
+}
+
+/// Tells the judges of a rollout how it went.
+fn judge(exchange: &Exchange, reason: Option<Reason>) {
+    let (Some(guard), Some(target)) = (exchange.guard(), exchange.target) else {
+        return;
+    };
+    let ending = match reason {
+        Some(Reason::ConnectFailed | Reason::ConnectTimeout | Reason::NoEndpoint) => {
+            Ending::ConnectError
+        }
+        Some(Reason::UpstreamTimeout | Reason::TotalTimeout) => Ending::Timeout,
+        Some(Reason::UpstreamFailed) => Ending::ServerError,
+        // The gateway's own refusal, or a client that left: no word about the colour.
+        Some(_) => return,
+        None if exchange.upstream_first_byte.is_none() => return,
+        None if exchange.status >= 500 => Ending::ServerError,
+        None => Ending::Good,
+    };
+    let cluster = &exchange.snapshot.config.clusters[target.cluster].name;
+    let latency = exchange.upstream_first_byte.unwrap_or_default();
+    match (exchange.tenant_id(), exchange.arrival.client.address) {
+        (Some(tenant), _) => guard.tell(cluster, tenant.as_bytes(), latency, ending),
+        (None, IpAddr::V4(v4)) => guard.tell(cluster, &v4.octets(), latency, ending),
+        (None, IpAddr::V6(v6)) => guard.tell(cluster, &v6.octets()[..8], latency, ending),
+    }
 }
 
 fn is_upstream_fault(reason: Reason) -> bool {

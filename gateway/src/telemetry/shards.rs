@@ -25,7 +25,7 @@ pub struct Sharded<const N: usize> {
 struct Block<const N: usize>([AtomicU64; N]);
 
 /// A number for the calling thread: small, unique while the process lives, and always the same.
-pub(super) fn thread_number() -> usize {
+pub(crate) fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -76,6 +76,25 @@ struct Running {
 // === impl Settings ===
 
 impl Settings {
+    /// How an endpoint of the cluster is looked at outside of running checks: as they do, or by
+    /// connecting where there are none.
+    pub(super) fn of(cluster: &runtime::Cluster) -> Self {
+        let tls = cluster.tls.as_ref();
+        match &cluster.health {
+            Some(health) => Self::new(health, tls),
+            None => Self {
+                probe: HealthProbe::Tcp,
+                interval: cluster.connect_timeout,
+                timeout: cluster.connect_timeout,
+                thresholds: Thresholds {
+                    healthy_after: 1,
+                    unhealthy_after: 1,
+                },
+                tls: TlsSettings::of(tls),
+            },
+        }
+    }
+
     pub(super) fn new(health: &runtime::Health, tls: Option<&UpstreamTls>) -> Self {
         Self {
             probe: health.probe.clone(),
@@ -85,11 +104,33 @@ impl Settings {
                 healthy_after: health.healthy_after,
                 unhealthy_after: health.unhealthy_after,
             },
-            tls: tls.map(|tls| TlsSettings {
-                server_name: tls.server_name.clone(),
-                authorities: tls.authorities.clone(),
-            }),
+            tls: TlsSettings::of(tls),
         }
+    }
+}
+
+impl TlsSettings {
+    fn of(tls: Option<&UpstreamTls>) -> Option<Self> {
+        tls.map(|tls| Self {
+            server_name: tls.server_name.clone(),
+            authorities: tls.authorities.clone(),
+        })
+    }
+}
+
+/// Checks an endpoint once, outside of the running checks.
+pub(super) async fn once(endpoint: &Endpoint, settings: &Settings) -> Result<(), String> {
+    let tls = settings.tls.clone();
+    // May read the system's certificate store.
+    let tls = tokio::task::spawn_blocking(move || tls.map(|tls| probe::Trust::default().tls(&tls)));
+    let tls = tls.await.map_err(|error| error.to_string())?;
+    let check = probe::probe(endpoint, &settings.probe, tls.as_ref());
+    match tokio::time::timeout(settings.timeout, check).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!(
+            "no result within {} ms",
+            settings.timeout.as_millis()
+        )),
     }
 }
 

@@ -87,6 +87,16 @@ pub(crate) fn rows() -> Vec<Row> {
             }),
         ),
         row(
+            "store.directory",
+            Value::Null,
+            "{dir}/store",
+            &[],
+            probe!(site => {
+                let (status, _) = site.hub.admin("GET", "/v1/rollouts", "").await;
+                format!("{status}")
+            }),
+        ),
+        row(
             "admin.requests_per_second",
             1,
             10_000,

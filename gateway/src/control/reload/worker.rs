@@ -72,6 +72,7 @@ impl Worker {
 
     /// Has snapshots freed that nobody holds any more.
     fn sweep(&mut self) {
+        self.retired.extend(self.queue.take_retired());
         for snapshot in std::mem::take(&mut self.retired) {
             let left = match Arc::try_unwrap(snapshot) {
                 Ok(snapshot) => self.low.free(snapshot).err().map(Arc::new),
@@ -117,7 +118,7 @@ impl Worker {
                 tls.commit(prepared);
             }
         }
-        let old = self.hub.swap(Arc::clone(&next));
+        let (old, next) = self.hub.swap(&next);
         let took = began.elapsed();
         self.hub.after_swap(Some(&old), &next, &gone, log);
         if rotated {

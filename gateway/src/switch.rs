@@ -1,0 +1,11 @@
+//! Moving a cluster's traffic from one colour to the other, and back.
+//!
+//! [`machine`] decides, purely; [`driver`] writes decisions down and does what they say; [`traffic`] is
+//! who gets which colour; [`watch`] and [`judge`] tell whether the new colour is worse.
+
+pub mod driver;
+pub mod judge;
+pub mod machine;
+pub mod plan;
+pub mod traffic;
+pub mod watch;

@@ -1,0 +1,659 @@
+//! Runs the machine: takes events one by one, writes each decision down, and does what follows.
+//!
+//! One task for all clusters of a process. It waits for nothing but the ledger; what takes time (looking
+//! a colour up, probing it, waiting for requests to end) runs in tasks that answer with an event.
+
+use super::judge::{Bench, Ruling};
+use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
+use super::watch::Watch;
+use crate::control::reload::Reloader;
+use crate::hub::Hub;
+use crate::snapshot::colour_name;
+use hub_config::runtime::{Colour, TenantIndex};
+use hub_store::{NewEntry, RolloutLedger, StoreError};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// Commands and answers that may wait.
+const QUEUE: usize = 256;
+/// How often deadlines and judges are looked at while a rollout is under way.
+const TICK: Duration = Duration::from_millis(250);
+/// Tries to write a decision down before it is given up for now.
+const APPENDS: u32 = 4;
+/// Successful probes of each endpoint, one after the other, that open the gate.
+const PROBES: u32 = 3;
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// A rollout for whoever asks.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Where it stands.
+    pub record: Record,
+    /// Its id; nil where there was none.
+    pub rollout: Uuid,
+    /// The judges' numbers, while they watch.
+    pub judges: Vec<String>,
+    /// Requests on blue and on green.
+    pub on: [usize; 2],
+    /// From the record on disk to the routing in force, of the last change.
+    pub flip: Option<Duration>,
+}
+
+/// Why a command did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No such cluster in the configuration.
+    #[error("there is no cluster {0:?}")]
+    UnknownCluster(String),
+    /// The plan makes no sense.
+    #[error("{0}")]
+    Plan(String),
+    /// It does not fit where the rollout stands.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The ledger did not take it, so nothing was done.
+    #[error("the ledger of rollouts cannot be written, so nothing was done: {0}")]
+    Ledger(#[from] StoreError),
+    /// The gateway is going away.
+    #[error("the gateway is ending")]
+    Ending,
+}
+
+/// Commands rollouts and shows them.
+#[derive(Clone, Debug)]
+pub struct Rollouts {
+    commands: mpsc::Sender<Message>,
+    views: Arc<Mutex<BTreeMap<String, View>>>,
+    ledger: Ledger,
+}
+
+#[derive(Clone)]
+struct Ledger(Arc<dyn RolloutLedger>);
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+#[derive(Debug)]
+struct Message {
+    cluster: String,
+    event: Event,
+    reply: Option<oneshot::Sender<Result<View, Failure>>>,
+}
+
+/// What a process finds in the ledger.
+#[derive(Clone, Debug)]
+pub struct Found {
+    cluster: String,
+    rollout: Uuid,
+    record: Record,
+}
+
+struct Driver {
+    hub: Arc<Hub>,
+    reloader: Reloader,
+    ledger: Ledger,
+    answers: mpsc::Sender<Message>,
+    views: Arc<Mutex<BTreeMap<String, View>>>,
+    clusters: BTreeMap<String, Running>,
+    began: Instant,
+}
+
+struct Running {
+    record: Record,
+    rollout: Uuid,
+    flip: Option<Duration>,
+    watch: Option<Arc<Watch>>,
+    bench: Option<Bench>,
+    /// Look-ups, gates and waits of the present phase; aborted with it.
+    tasks: JoinSet<()>,
+    /// Decisions that the ledger did not take are tried again with the next tick.
+    again: Option<Event>,
+}
+
+fn unix_us() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+    })
+}
+
+/// Reads the ledger and makes its routing that of the first snapshot, which is to be built afterwards.
+///
+/// # Errors
+/// Where the ledger cannot be read, or holds what this version does not know.
+pub async fn find(
+    ledger: &dyn RolloutLedger,
+    board: &super::traffic::Switchboard,
+) -> anyhow::Result<Vec<Found>> {
+    use anyhow::Context as _;
+    let mut found = Vec::new();
+    for entry in ledger.latest_all().await? {
+        let record: Record = serde_json::from_str(&entry.body).with_context(|| {
+            format!(
+                "the ledger's last record of cluster {:?} cannot be read; was it written by a newer version?",
+                entry.cluster
+            )
+        })?;
+        let mut changing = board.change();
+        changing.decide(&entry.cluster, record.routing.clone(), record.epoch);
+        found.push(Found {
+            cluster: entry.cluster,
+            rollout: entry.rollout,
+            record,
+        });
+    }
+    Ok(found)
+}
+
+// === impl Rollouts ===
+
+impl Rollouts {
+    /// Starts the driver on the present runtime. `found` is what [`find`] found.
+    pub fn start(
+        hub: Arc<Hub>,
+        reloader: Reloader,
+        ledger: Arc<dyn RolloutLedger>,
+        found: Vec<Found>,
+    ) -> Self {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let rollouts = Self {
+            commands: commands.clone(),
+            views: Arc::default(),
+            ledger: Ledger(ledger),
+        };
+        let driver = Driver {
+            hub,
+            reloader,
+            ledger: rollouts.ledger.clone(),
+            answers: commands,
+            views: Arc::clone(&rollouts.views),
+            clusters: BTreeMap::new(),
+            began: Instant::now(),
+        };
+        tokio::spawn(driver.run(found, queue));
+        rollouts
+    }
+
+    /// Tells of what an operator wants, and waits until it is decided and written down.
+    ///
+    /// # Errors
+    /// [`Failure`] where nothing was changed.
+    pub async fn command(&self, cluster: &str, event: Event) -> Result<View, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message {
+            cluster: cluster.to_owned(),
+            event,
+            reply: Some(reply),
+        };
+        self.commands
+            .send(message)
+            .await
+            .map_err(|_| Failure::Ending)?;
+        answer.await.map_err(|_| Failure::Ending)?
+    }
+
+    /// Every cluster that has had a rollout, by name.
+    pub fn views(&self) -> BTreeMap<String, View> {
+        self.views.lock().clone()
+    }
+
+    /// The last records of a cluster, newest first.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be read.
+    pub async fn history(
+        &self,
+        cluster: &str,
+        limit: u32,
+    ) -> Result<Vec<hub_store::Entry>, StoreError> {
+        self.ledger.0.history(cluster, None, limit).await
+    }
+}
+
+// === impl Driver ===
+
+impl Driver {
+    async fn run(mut self, found: Vec<Found>, mut queue: mpsc::Receiver<Message>) {
+        for Found {
+            cluster,
+            rollout,
+            record,
+        } in found
+        {
+            self.clusters
+                .insert(cluster.clone(), Running::new(record.clone(), rollout));
+            if let Some(decision) = machine::recover(&record, unix_us()) {
+                tracing::warn!(
+                    cluster,
+                    phase = record.phase.name().as_str(),
+                    "a rollout was under way when the gateway ended; it goes on"
+                );
+                // The ledger was readable a moment ago; where it is not writable, deadlines decide.
+                if let Err(error) = self.carry_out(&cluster, decision).await {
+                    tracing::error!(cluster, %error, "the rollout cannot go on");
+                }
+            }
+            self.show(&cluster);
+        }
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let busy = self.clusters.values().any(Running::is_busy);
+            tokio::select! {
+                message = queue.recv() => match message {
+                    Some(message) => self.take(message).await,
+                    None => return,
+                },
+                _ = tick.tick(), if busy => self.tick().await,
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
+        let Message {
+            cluster,
+            event,
+            reply,
+        } = message;
+        let outcome = self.event(&cluster, &event).await;
+        match (reply, outcome) {
+            (reply, Err(Failure::Ledger(error @ StoreError::Conflict { .. }))) => {
+                self.adopt(&cluster).await;
+                if let Some(reply) = reply {
+                    let _asker_gone = reply.send(Err(error.into()));
+                }
+            }
+            (Some(reply), outcome) => {
+                let outcome = outcome.map(|()| self.show(&cluster));
+                // Whoever asked may have gone.
+                let _asker_gone = reply.send(outcome);
+            }
+            (None, Err(Failure::Ledger(error))) => {
+                tracing::error!(cluster, %error, "a decision of a rollout cannot be written down; it is tried again");
+                if let Some(running) = self.clusters.get_mut(&cluster) {
+                    running.again = Some(event);
+                }
+            }
+            (None, Ok(()) | Err(_)) => {
+                self.show(&cluster);
+            }
+        }
+    }
+
+    /// The ledger knows more than this process: a write that seemed lost was not, or another process has
+    /// decided. What stands there counts.
+    async fn adopt(&mut self, cluster: &str) {
+        let latest = self.ledger.0.latest(cluster).await;
+        let entry = match latest {
+            Ok(Some(entry)) => entry,
+            Ok(None) | Err(_) => return,
+        };
+        let Ok(record) = serde_json::from_str::<Record>(&entry.body) else {
+            tracing::error!(
+                cluster,
+                "the ledger holds a record of a rollout that cannot be read"
+            );
+            return;
+        };
+        tracing::warn!(
+            cluster,
+            version = record.version,
+            "the ledger's record of the rollout is adopted"
+        );
+        let old = self
+            .hub
+            .reroute(cluster, record.routing.clone(), record.epoch);
+        self.reloader.retire(old);
+        self.clusters.insert(
+            cluster.to_owned(),
+            Running::new(record.clone(), entry.rollout),
+        );
+        if let Some(decision) = machine::recover(&record, unix_us())
+            && let Err(error) = self.carry_out(cluster, decision).await
+        {
+            tracing::error!(cluster, %error, "the rollout cannot go on");
+        }
+        self.show(cluster);
+    }
+
+    async fn event(&mut self, cluster: &str, event: &Event) -> Result<(), Failure> {
+        let snapshot = self.hub.snapshot();
+        let known = snapshot
+            .config
+            .clusters
+            .iter()
+            .find(|one| one.name == cluster);
+        if let Event::Start(plan) = event {
+            let known = known.ok_or_else(|| Failure::UnknownCluster(cluster.to_owned()))?;
+            plan.check().map_err(Failure::Plan)?;
+            self.clusters
+                .entry(cluster.to_owned())
+                .or_insert_with(|| Running::new(Record::idle(known.active), Uuid::nil()));
+        }
+        let Some(running) = self.clusters.get_mut(cluster) else {
+            return Err(match known {
+                Some(_) => Refused::NothingUnderWay.into(),
+                None => Failure::UnknownCluster(cluster.to_owned()),
+            });
+        };
+        let decision = machine::step(&running.record, event, unix_us())?;
+        if matches!(event, Event::Start(_)) {
+            running.rollout = Uuid::now_v7();
+        }
+        self.carry_out(cluster, decision).await
+    }
+
+    /// Writes a decision down, then acts on it.
+    async fn carry_out(
+        &mut self,
+        cluster: &str,
+        decision: machine::Decision,
+    ) -> Result<(), Failure> {
+        let running = self.clusters.get_mut(cluster).expect("the caller has it");
+        let before = running.record.phase.name();
+        let record = decision.record.clone();
+        let entry = NewEntry {
+            id: Uuid::now_v7(),
+            rollout: running.rollout,
+            state: record.phase.name().as_str().to_owned(),
+            body: serde_json::to_string(&record).expect("plain values"),
+            at_us: unix_us(),
+        };
+        append(&self.ledger, cluster, record.version - 1, entry).await?;
+        let durable_at = Instant::now();
+        let after = record.phase.name();
+        if before != after {
+            running.tasks = JoinSet::new();
+        }
+        tracing::info!(
+            cluster,
+            rollout = %running.rollout,
+            from = before.as_str(),
+            to = after.as_str(),
+            epoch = record.epoch,
+            why = why(&record.phase),
+            "rollout"
+        );
+        running.record = record;
+        let receipt = Durable::version(running.record.version);
+        for action in decision.actions(&receipt) {
+            self.act(cluster, &action, durable_at);
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, cluster: &str, action: &Action, durable_at: Instant) {
+        let running = self.clusters.get_mut(cluster).expect("the caller has it");
+        let epoch = running.record.epoch;
+        match action {
+            Action::Prepare(colour) => {
+                let seconds = self.began.elapsed().as_secs();
+                running.begin_watching(&self.hub, cluster, seconds);
+                let event = match prepared(&self.hub, cluster, *colour) {
+                    Ok(()) => Event::Prepared,
+                    Err(why) => Event::PrepareFailed(why),
+                };
+                answer(&self.answers, cluster, event, &mut running.tasks);
+            }
+            Action::Gate(colour) => {
+                let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
+                let (cluster, colour) = (cluster.to_owned(), *colour);
+                running.tasks.spawn(async move {
+                    let event = match gate(&hub, &cluster, colour).await {
+                        Ok(()) => Event::GatePassed,
+                        Err(why) => Event::GateFailed(why),
+                    };
+                    send(&answers, cluster, event).await;
+                });
+            }
+            Action::Apply => {
+                let routing = running.record.routing.clone();
+                let old = self.hub.reroute(cluster, routing, epoch);
+                running.flip = Some(durable_at.elapsed());
+                self.reloader.retire(old);
+                running.attach_watch(&self.hub, cluster);
+                answer(
+                    &self.answers,
+                    cluster,
+                    Event::Applied { epoch },
+                    &mut running.tasks,
+                );
+            }
+            Action::Watch => {
+                let seconds = self.began.elapsed().as_secs();
+                if running.bench.is_none() {
+                    running.begin_watching(&self.hub, cluster, seconds);
+                }
+                if let Some(bench) = &mut running.bench {
+                    bench.begin_step(seconds);
+                }
+            }
+            Action::StopWatching => {
+                running.watch = None;
+                running.bench = None;
+                if let Some(generation) = self.hub.switchboard.present(cluster) {
+                    generation.stop_watching();
+                }
+            }
+            Action::AwaitDrain(colour) => {
+                let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
+                let (cluster, colour) = (cluster.to_owned(), *colour);
+                running.tasks.spawn(async move {
+                    hub.switchboard.drained(&cluster, colour).await;
+                    send(&answers, cluster, Event::Drained { epoch, colour }).await;
+                });
+            }
+            Action::Release(colour) => {
+                let hub = Arc::clone(&self.hub);
+                let (cluster, colour) = (cluster.to_owned(), *colour);
+                // Not bound to the phase: it only tells when the last request has left.
+                tokio::spawn(async move {
+                    hub.switchboard.drained(&cluster, colour).await;
+                    tracing::info!(
+                        cluster,
+                        colour = colour_name(colour),
+                        "the colour is released: no request is on it and none will be"
+                    );
+                });
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let names: Vec<String> = self
+            .clusters
+            .iter()
+            .filter(|(_, running)| running.is_busy())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let seconds = self.began.elapsed().as_secs();
+        for cluster in names {
+            let running = self.clusters.get_mut(&cluster).expect("just seen");
+            let mut events: Vec<Event> = running.again.take().into_iter().collect();
+            events.extend(running.hear(seconds));
+            events.push(Event::Tick);
+            for event in events {
+                let message = Message {
+                    cluster: cluster.clone(),
+                    event,
+                    reply: None,
+                };
+                self.take(message).await;
+            }
+        }
+    }
+
+    /// Brings the cluster's view up to date.
+    fn show(&self, cluster: &str) -> View {
+        let seconds = self.began.elapsed().as_secs();
+        let running = &self.clusters[cluster];
+        let view = View {
+            record: running.record.clone(),
+            rollout: running.rollout,
+            judges: running
+                .bench
+                .as_ref()
+                .map_or_else(Vec::new, |bench| bench.explain(seconds)),
+            on: [Colour::Blue, Colour::Green]
+                .map(|colour| self.hub.switchboard.on(cluster, colour)),
+            flip: running.flip,
+        };
+        self.views.lock().insert(cluster.to_owned(), view.clone());
+        view
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    fn new(record: Record, rollout: Uuid) -> Self {
+        Self {
+            record,
+            rollout,
+            flip: None,
+            watch: None,
+            bench: None,
+            tasks: JoinSet::new(),
+            again: None,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.record.phase.is_over() || self.again.is_some()
+    }
+
+    fn begin_watching(&mut self, hub: &Arc<Hub>, cluster: &str, seconds: u64) {
+        let snapshot = hub.snapshot();
+        let tenants = snapshot.config.tenants.iter();
+        let traffic = tenants.map(|(index, tenant): (TenantIndex, _)| {
+            let who = super::traffic::who(tenant.id.as_str().as_bytes());
+            (who, snapshot.tenant(index).totals().requests())
+        });
+        self.bench = Some(Bench::new(&self.record.plan, traffic, seconds));
+        self.watch = Some(Arc::default());
+        self.attach_watch(hub, cluster);
+    }
+
+    fn attach_watch(&self, hub: &Hub, cluster: &str) {
+        if let Some(watch) = &self.watch
+            && let Some(generation) = hub.switchboard.present(cluster)
+        {
+            generation.watch_with(self.record.to, Arc::clone(watch));
+        }
+    }
+
+    /// Lets the judges hear what came in; what they say of it.
+    fn hear(&mut self, seconds: u64) -> Option<Event> {
+        let (watch, bench) = (self.watch.as_ref()?, self.bench.as_mut()?);
+        bench.hear(&watch.take(), seconds);
+        let epoch = self.record.epoch;
+        let now = unix_us();
+        let enough = match self.record.phase {
+            // A tick before the machine gives up waiting for them.
+            Phase::Canary { deadline, .. } => now + 2 * TICK.as_micros() as Micros >= deadline,
+            _ => false,
+        };
+        match bench.rule(seconds, enough, self.record.plan.requests_min) {
+            Ruling::Undecided => None,
+            Ruling::Pass => Some(Event::Pass { epoch }),
+            // Once everyone has moved, silence is the clients' own.
+            Ruling::Fail(_) if self.is_silent_after_the_switch(seconds) => None,
+            Ruling::Fail(why) => Some(Event::Fail { epoch, why }),
+        }
+    }
+
+    fn is_silent_after_the_switch(&self, seconds: u64) -> bool {
+        let everyone = matches!(self.record.phase.name(), Name::Switched | Name::Bake);
+        everyone
+            && self
+                .bench
+                .as_ref()
+                .is_some_and(|bench| bench.is_silent(seconds))
+    }
+}
+
+async fn append(
+    ledger: &Ledger,
+    cluster: &str,
+    expected: u64,
+    entry: NewEntry,
+) -> Result<(), StoreError> {
+    let mut pause = Duration::from_millis(20);
+    for left in (0..APPENDS).rev() {
+        match ledger.0.append(cluster, expected, entry.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Unavailable(_)) if left > 0 => {
+                tokio::time::sleep(pause).await;
+                pause *= 3;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+fn answer(answers: &mpsc::Sender<Message>, cluster: &str, event: Event, tasks: &mut JoinSet<()>) {
+    let (answers, cluster) = (answers.clone(), cluster.to_owned());
+    tasks.spawn(async move { send(&answers, cluster, event).await });
+}
+
+async fn send(answers: &mpsc::Sender<Message>, cluster: String, event: Event) {
+    let message = Message {
+        cluster,
+        event,
+        reply: None,
+    };
+    // The driver ends with the process.
+    let _ended = answers.send(message).await;
+}
+
+fn why(phase: &Phase) -> Option<&str> {
+    match phase {
+        Phase::RollingBack { why, .. } | Phase::RolledBack { why } | Phase::Frozen { why } => {
+            Some(why)
+        }
+        _ => None,
+    }
+}
+
+/// The colour is there to be rolled out.
+fn prepared(hub: &Hub, cluster: &str, colour: Colour) -> Result<(), String> {
+    let snapshot = hub.snapshot();
+    let index = index_of(&snapshot, cluster)?;
+    if snapshot.clusters.endpoints(index, colour).is_empty() {
+        let colour = colour_name(colour);
+        return Err(format!(
+            "cluster {cluster:?} has no {colour} endpoint; add some to endpoints.{colour} and reload"
+        ));
+    }
+    Ok(())
+}
+
+fn index_of(snapshot: &crate::snapshot::Snapshot, cluster: &str) -> Result<usize, String> {
+    let mut clusters = snapshot.config.clusters.iter();
+    clusters
+        .position(|one| one.name == cluster)
+        .ok_or_else(|| format!("cluster {cluster:?} was removed from the configuration"))
+}
+
+/// Every endpoint of the colour answers its probe a few times in a row.
+async fn gate(hub: &Hub, cluster: &str, colour: Colour) -> Result<(), String> {
+    let snapshot = hub.snapshot();
+    let index = index_of(&snapshot, cluster)?;
+    for round in 0..PROBES {
+        if round > 0 {
+            tokio::time::sleep(PROBE_PAUSE).await;
+        }
+        let config = &snapshot.config.clusters[index];
+        snapshot.clusters.probe(config, index, colour).await?;
+    }
+    Ok(())
+}

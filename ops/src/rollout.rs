@@ -1,0 +1,356 @@
+//! `hubctl rollout`: starts rollouts, steers them, and shows how they go.
+
+use crate::client::{Client, Reply};
+use crate::encode;
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a rollout is looked at while it is followed.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// Roll a cluster's other colour out. Follows it to its end; exits 0 where the new colour is
+    /// committed, 1 where it is not.
+    Start {
+        /// Name of the cluster.
+        cluster: String,
+        /// Shares of the tenants in percent, one stage each, such as 1,5,25,50.
+        #[arg(long, value_delimiter = ',', default_value = "1,5,25,50")]
+        canary: Vec<f64>,
+        /// Everyone at once, without a canary.
+        #[arg(long, conflicts_with = "canary")]
+        all_at_once: bool,
+        /// Tenants that go first, in a stage of their own before all others.
+        #[arg(long, value_delimiter = ',')]
+        ring: Vec<String>,
+        /// Seconds for which each stage is observed at least.
+        #[arg(long, default_value_t = 60.0)]
+        observe: f64,
+        /// Seconds for which the judges may stay undecided after that.
+        #[arg(long, default_value_t = 300.0)]
+        verdict: f64,
+        /// Seconds for which the old colour is kept after everyone has moved.
+        #[arg(long, default_value_t = 600.0)]
+        bake: f64,
+        /// Requests on the new colour that a stage needs before it passes without proof.
+        #[arg(long, default_value_t = 100)]
+        requests_min: u64,
+        /// Only start it.
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Show where rollouts stand.
+    Status {
+        /// This cluster alone.
+        cluster: Option<String>,
+        /// Show what changes until it is over.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Take no step forward until it is resumed. Failures still roll back.
+    Pause {
+        /// Name of the cluster.
+        cluster: String,
+    },
+    /// Go on.
+    Resume {
+        /// Name of the cluster.
+        cluster: String,
+    },
+    /// Take the next step now, whatever the judges have seen; at the bake's time, commit.
+    Promote {
+        /// Name of the cluster.
+        cluster: String,
+    },
+    /// Go back to the old colour.
+    Abort {
+        /// Name of the cluster.
+        cluster: String,
+    },
+    /// Take the colour of most tenants of a frozen rollout for the right one.
+    Accept {
+        /// Name of the cluster.
+        cluster: String,
+    },
+    /// Show what was written down, newest first.
+    History {
+        /// Name of the cluster.
+        cluster: String,
+        /// At most so many records.
+        #[arg(long, default_value_t = 30)]
+        limit: u32,
+    },
+}
+
+pub(crate) fn perform(
+    client: &Client,
+    command: &Rollout,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let steer = |cluster: &str, word: &str| -> anyhow::Result<ExitCode> {
+        let reply = good(client.post(&path(cluster, word), None)?)?;
+        if as_json {
+            println!("{:#}", reply.body);
+        } else {
+            println!("{}", line(&reply.body));
+        }
+        Ok(ExitCode::SUCCESS)
+    };
+    match command {
+        Rollout::Pause { cluster } => steer(cluster, "pause"),
+        Rollout::Resume { cluster } => steer(cluster, "resume"),
+        Rollout::Promote { cluster } => steer(cluster, "promote"),
+        Rollout::Abort { cluster } => steer(cluster, "abort"),
+        Rollout::Accept { cluster } => steer(cluster, "accept"),
+        Rollout::History { cluster, limit } => {
+            let path = format!("{}?limit={limit}", path(cluster, "history"));
+            let reply = good(client.get(&path)?)?;
+            if as_json {
+                println!("{:#}", reply.body);
+            } else {
+                print!("{}", history(&reply.body));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Rollout::Status { cluster, follow } => match cluster {
+            Some(cluster) if *follow => self::follow(client, cluster, as_json),
+            _ => status(client, cluster.as_deref(), as_json),
+        },
+        Rollout::Start {
+            cluster,
+            canary,
+            all_at_once,
+            ring,
+            observe,
+            verdict,
+            bake,
+            requests_min,
+            detach,
+        } => {
+            let shares: &[f64] = if *all_at_once { &[] } else { canary };
+            let first = (!ring.is_empty()).then_some(0.0);
+            let stages: Vec<Value> = first
+                .iter()
+                .chain(shares)
+                .map(|percent| {
+                    json!({"percent": percent, "tenants": ring, "observe_seconds": observe})
+                })
+                .collect();
+            let plan = json!({
+                "stages": stages,
+                "bake_seconds": bake,
+                "verdict_timeout_seconds": verdict,
+                "requests_min": requests_min,
+            });
+            let reply = good(client.post(&path(cluster, "start"), Some(&plan))?)?;
+            if *detach {
+                println!("{}", line(&reply.body));
+                return Ok(ExitCode::SUCCESS);
+            }
+            follow(client, cluster, as_json)
+        }
+    }
+}
+
+fn path(cluster: &str, word: &str) -> String {
+    format!("/v1/rollouts/{}/{word}", encode(cluster))
+}
+
+fn good(reply: Reply) -> anyhow::Result<Reply> {
+    if let Some(error) = reply.body.get("error") {
+        bail!(
+            "{} ({})",
+            error["message"].as_str().unwrap_or("the gateway refused"),
+            error["code"].as_str().unwrap_or("unknown"),
+        );
+    }
+    Ok(reply)
+}
+
+fn rollouts(client: &Client) -> anyhow::Result<Vec<Value>> {
+    let reply = good(client.get("/v1/rollouts")?)?;
+    let rollouts = reply.body["rollouts"].as_array().cloned();
+    rollouts.context("the answer lists no rollouts; is the gateway of another version?")
+}
+
+fn status(client: &Client, cluster: Option<&str>, as_json: bool) -> anyhow::Result<ExitCode> {
+    let mut rollouts = rollouts(client)?;
+    if let Some(cluster) = cluster {
+        rollouts.retain(|rollout| rollout["cluster"] == cluster);
+    }
+    if as_json {
+        println!("{:#}", json!({ "rollouts": rollouts }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if rollouts.is_empty() {
+        println!("no rollout so far");
+    }
+    for rollout in &rollouts {
+        println!("{}", line(rollout));
+        for judge in rollout["judges"].as_array().into_iter().flatten() {
+            println!("    {}", judge.as_str().unwrap_or_default());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows each change, and on a terminal the present state below, until it is over.
+fn follow(client: &Client, cluster: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+    let live = std::io::stdout().is_terminal() && !as_json;
+    let mut shown = Value::Null;
+    loop {
+        let rollouts = rollouts(client)?;
+        let rollout = rollouts
+            .into_iter()
+            .find(|rollout| rollout["cluster"] == cluster)
+            .with_context(|| format!("cluster {cluster:?} has had no rollout"))?;
+        let mut out = std::io::stdout().lock();
+        if live {
+            // Back to the line's beginning, and clear it.
+            write!(out, "\r\x1b[2K")?;
+        }
+        if rollout["version"] != shown["version"] {
+            if as_json {
+                writeln!(out, "{rollout}")?;
+            } else {
+                writeln!(out, "{}", line(&rollout))?;
+            }
+            shown = rollout.clone();
+        }
+        if rollout["over"] == true {
+            let committed = rollout["phase"] == "committed";
+            return Ok(ExitCode::from(u8::from(!committed)));
+        }
+        if live {
+            write!(out, "  {}", progress(&rollout))?;
+            out.flush()?;
+        }
+        drop(out);
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// One line about a rollout.
+fn line(rollout: &Value) -> String {
+    let text = |key: &str| rollout[key].as_str().unwrap_or("-").to_owned();
+    let mut line = format!(
+        "{}: {} -> {}: {}",
+        text("cluster"),
+        text("from"),
+        text("to"),
+        text("phase").replace('_', " ")
+    );
+    if let Some(stage) = rollout["stage"].as_u64() {
+        line += &format!(" {stage} of {}", rollout["stages"]);
+    }
+    if let Some(percent) = rollout["canary_percent"].as_f64() {
+        line += &format!(", {percent} % of the tenants");
+    }
+    if rollout["paused"] == true {
+        line += ", paused";
+    }
+    if let Some(why) = rollout["why"].as_str() {
+        line += &format!(": {why}");
+    }
+    line
+}
+
+/// What moves while a phase lasts.
+fn progress(rollout: &Value) -> String {
+    let now_us = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64);
+    let mut text = String::new();
+    if let Some(until) = rollout["until_us"].as_i64() {
+        let left = (until - now_us).max(0) as f64 / 1e6;
+        text += &format!("{left:.0} s left; ");
+    }
+    let on = &rollout["requests_in_flight"];
+    text += &format!("in flight: {} blue, {} green", on["blue"], on["green"]);
+    let judges = rollout["judges"].as_array().into_iter().flatten();
+    let undecided = judges.filter_map(Value::as_str).next();
+    if let Some(judge) = undecided {
+        text += &format!("; {judge}");
+    }
+    text.chars().take(110).collect()
+}
+
+fn history(body: &Value) -> String {
+    let mut text = String::new();
+    for entry in body["history"].as_array().into_iter().flatten() {
+        let seconds = entry["at_us"].as_i64().unwrap_or(0) / 1_000_000;
+        text += &format!(
+            "{:>5}  {}  {:<12} {} -> {}  epoch {}",
+            entry["version"],
+            utc(seconds),
+            entry["state"].as_str().unwrap_or("-"),
+            entry["from"].as_str().unwrap_or("-"),
+            entry["to"].as_str().unwrap_or("-"),
+            entry["epoch"],
+        );
+        if let Some(why) = entry["why"].as_str() {
+            text += &format!("  {why}");
+        }
+        text.push('\n');
+    }
+    if text.is_empty() {
+        text.push_str("nothing so far\n");
+    }
+    text
+}
+
+/// `2026-01-31 23:59:59`. Days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn utc(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    format!(
+        "{:04}-{month:02}-{date:02} {:02}:{:02}:{:02}",
+        era * 400 + year + next,
+        rest / 3_600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_the_stage_and_the_reason() {
+        let canary = json!({
+            "cluster": "app", "from": "blue", "to": "green", "phase": "canary", "stage": 2,
+            "stages": 4, "canary_percent": 5.0, "paused": true, "why": null,
+        });
+        assert_eq!(
+            line(&canary),
+            "app: blue -> green: canary 2 of 4, 5 % of the tenants, paused"
+        );
+        let back = json!({
+            "cluster": "app", "from": "blue", "to": "green", "phase": "rolled_back",
+            "stage": null, "canary_percent": null, "paused": false, "why": "5xx",
+        });
+        assert_eq!(line(&back), "app: blue -> green: rolled back: 5xx");
+    }
+
+    #[test]
+    fn times_are_dates() {
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00");
+        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59:59");
+    }
+}

@@ -1,0 +1,3 @@
+SELECT cluster, version, id, rollout, state, body, at_us
+FROM rollout_entry
+WHERE cluster = $1 AND id = $2;

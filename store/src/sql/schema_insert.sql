@@ -1,0 +1,1 @@
+INSERT INTO store_schema (number, kind) VALUES ($1, $2);

@@ -1,0 +1,1 @@
+SELECT number, kind FROM store_schema ORDER BY number;

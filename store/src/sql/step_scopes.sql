@@ -1,0 +1,1 @@
+SELECT DISTINCT scope FROM migration_step ORDER BY scope;
