@@ -40,6 +40,16 @@ dist: ## Build the optimised binaries that benches use and packages ship
 	@scripts/install.sh bench
 	cargo build --locked --profile dist -p hub-gateway -p hub-loadtest -p hub-testkit -p hub-ops --bins --example bare
 
+.PHONY: deb
+deb: ## Build the Debian package into target/debian
+	@scripts/install.sh deb
+	cargo build --locked --profile dist -p hub-gateway -p hub-ops --bins
+	cargo deb --locked --no-build --profile dist -p hub-gateway
+
+.PHONY: deb-test
+deb-test: ## Install, upgrade, remove and purge that package in a throw-away copy of this machine (root)
+	@scripts/deb-test.sh
+
 .PHONY: bench-proxy
 bench-proxy: dist ## CPU per request beside bare pingora, nginx and HAProxy
 	$(BENCH) proxy --bin-dir $(DIST)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a target needs, and nothing that is there already.
-# Usage: scripts/install.sh run|test|lint|bench
+# Usage: scripts/install.sh run|test|lint|bench|deb
 set -euo pipefail
 
 # pingora builds zlib-ng with cmake; ring and mimalloc need a C compiler.
@@ -8,14 +8,19 @@ build=(build-essential cmake pkg-config)
 case "${1:-}" in
   run) packages=("${build[@]}" curl openssl) ;;
   lint) packages=("${build[@]}") ;;
-  test) packages=("${build[@]}" curl openssl varnish python3-venv postgresql-15) ;;
+  test) packages=("${build[@]}" curl openssl varnish python3-venv postgresql-15 systemd) ;;
+  deb) packages=("${build[@]}" dpkg-dev) ;;
   bench) packages=("${build[@]}" nginx-light haproxy util-linux) ;;
-  *) echo "usage: $0 run|test|lint|bench" >&2; exit 64 ;;
+  *) echo "usage: $0 run|test|lint|bench|deb" >&2; exit 64 ;;
 esac
 
 if ! command -v cargo >/dev/null; then
   echo "Rust is missing: install rustup (package rustup on newer Debian, or https://rustup.rs), then try again." >&2
   exit 1
+fi
+
+if [ "$1" = deb ] && ! command -v cargo-deb >/dev/null; then
+  cargo install --locked --quiet cargo-deb@3.8.0
 fi
 
 missing=()

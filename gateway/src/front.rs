@@ -16,6 +16,7 @@ pub mod head;
 pub mod host;
 mod http1;
 mod http2;
+pub(crate) mod knock;
 pub(crate) mod listener;
 pub mod path;
 pub mod proxy_protocol;

@@ -17,6 +17,7 @@ pub mod limit;
 mod respond;
 pub mod router;
 pub mod run;
+pub mod service;
 pub mod snapshot;
 pub mod stages;
 pub mod switch;

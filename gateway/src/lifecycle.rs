@@ -1,5 +1,6 @@
 //! From serving to gone: what SIGTERM sets in motion, and who is still at work.
 
+use crate::service::notify::Notifier;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -27,6 +28,7 @@ pub struct Lifecycle {
     idle: Notify,
     /// True from [`Phase::Draining`] on; what pingora and idle connections watch.
     stop: watch::Sender<bool>,
+    service: Notifier,
 }
 
 /// One request in flight; counts until dropped.
@@ -35,16 +37,27 @@ pub struct InFlight(std::sync::Arc<Lifecycle>);
 
 impl Default for Lifecycle {
     fn default() -> Self {
+        Self::new(Notifier::default())
+    }
+}
+
+impl Lifecycle {
+    /// The lifecycle of a process that tells `service` how it goes.
+    pub fn new(service: Notifier) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Starting as u8),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
             stop: watch::channel(false).0,
+            service,
         }
     }
-}
 
-impl Lifecycle {
+    /// The service manager, if there is one.
+    pub fn service(&self) -> &Notifier {
+        &self.service
+    }
+
     /// Where the process stands.
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {

@@ -4,12 +4,13 @@ use crate::control::admin::{Admin, AdminSocket};
 use crate::control::reload::{self, Reloader, Trigger};
 use crate::control::watch_files;
 use crate::front::app::Front;
-use crate::front::listener::BoundListener;
+use crate::front::listener::{BoundListener, Source};
 use crate::front::tls::ListenerTls;
 use crate::hub::{Hub, Shared};
 use crate::lanes::general::GeneralLane;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limit::Limiter;
+use crate::service::{self, activation::Inherited, notify::Notifier};
 use crate::snapshot::Snapshot;
 use crate::switch::driver::{self, Found, Rollouts};
 use crate::switch::traffic::Switchboard;
@@ -59,7 +60,9 @@ impl From<anyhow::Error> for Failure {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
-    // First of all: one provider of cryptography for everything in the process.
+    // Before there is a second thread, since it changes the environment.
+    let inherited = Inherited::from_env();
+    // One provider of cryptography for everything in the process.
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()
@@ -75,10 +78,19 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     reload::tell_warnings(&config);
 
     // Everything that can fail fails before anything is served.
+    let manager = Notifier::from_env().context("$NOTIFY_SOCKET")?;
+    let mut inherited = inherited.map_err(anyhow::Error::from)?;
     let metrics = Arc::new(Metrics::new());
-    let listeners = bind(&config, &metrics)?;
-    let admin_socket = AdminSocket::bind(&config.admin.address)
-        .with_context(|| format!("cannot bind the admin API to {:?}", config.admin.address))?;
+    let listeners = bind(&config, &metrics, &mut inherited)?;
+    let admin_socket = match inherited
+        .admin(&config.admin.address)
+        .context("admin API")?
+    {
+        Some(socket) => socket,
+        None => AdminSocket::bind(&config.admin.address)
+            .with_context(|| format!("cannot bind the admin API to {:?}", config.admin.address))?,
+    };
+    inherited.finish().map_err(anyhow::Error::from)?;
     let shared = Shared {
         metrics,
         access_log: AccessLog::start(
@@ -114,7 +126,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         .map(|directory| open_store(directory, &shared, &control))
         .transpose()?;
     let first = Snapshot::build(config, None, &shared);
-    let lifecycle = Arc::new(Lifecycle::default());
+    let lifecycle = Arc::new(Lifecycle::new(manager));
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
     hub.after_swap(None, &hub.snapshot(), &[], None);
     hub.join_scrapes();
@@ -132,14 +144,21 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     for index in 0..hub.listeners.len() {
         data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
     }
-    control.block_on(operate(hub, ready_file, reloader, admin_socket, store))?;
+    let attend = service::attend(Arc::clone(&hub), data.handle().clone());
+    let operated = operate(hub, ready_file, reloader, admin_socket, store, attend);
+    control.block_on(operated)?;
     // Requests that are still running after the drain's time are cut here.
     data.shutdown_background();
     control.shutdown_background();
     Ok(())
 }
 
-fn bind(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BoundListener>>, Failure> {
+/// Binds every listener that was not handed over.
+fn bind(
+    config: &Config,
+    metrics: &Metrics,
+    inherited: &mut Inherited,
+) -> Result<Vec<Arc<BoundListener>>, Failure> {
     config
         .listeners
         .iter()
@@ -151,13 +170,16 @@ fn bind(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BoundListener>>, F
                 .transpose()
                 .with_context(|| format!("listener `{}`", listener.name))?;
             let counters = metrics.listener(&listener.name);
-            let bound = BoundListener::bind(&listener.name, listener.address, tls, counters)
-                .with_context(|| {
-                    format!(
-                        "cannot bind listener `{}` to {}",
-                        listener.name, listener.address
-                    )
-                })?;
+            let (name, address) = (&listener.name, listener.address);
+            let socket = inherited
+                .listener(name, address)
+                .with_context(|| format!("listener `{name}`"))?;
+            let bound = match socket {
+                Some(socket) => BoundListener::inherit(name, socket, tls, counters),
+                None => BoundListener::bind(name, address, tls, counters),
+            };
+            let bound =
+                bound.with_context(|| format!("cannot bind listener `{name}` to {address}"))?;
             Ok(Arc::new(bound))
         })
         .collect()
@@ -212,6 +234,7 @@ async fn operate(
     reloader: Reloader,
     admin_socket: AdminSocket,
     store: Option<(Embedded, Vec<Found>)>,
+    attend: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let admin_address = admin_socket.address()?;
     let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -230,6 +253,7 @@ async fn operate(
     tokio::spawn(watch_files(Arc::clone(&hub), reloader.clone()));
     hub.lifecycle().advance(Phase::Serving);
     announce(&hub, &admin_address, ready_file.as_deref())?;
+    tokio::spawn(attend);
     loop {
         tokio::select! {
             _ = signals.hang_up.recv() => reloader.nudge(Trigger::Signal),
@@ -310,6 +334,20 @@ fn announce(hub: &Hub, admin: &str, ready_file: Option<&Path>) -> anyhow::Result
 /// How long HTTP/2 connections may take to write what is left and to part, after the last request.
 const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
 
+/// Waits until what was just taken from inherited sockets has asked and is answered, or did not ask: to its
+/// client it looks as if the next process had it. A moment at first for connections that are between the
+/// accept loop and their own task.
+async fn first_requests(hub: &Hub, ends: Instant) {
+    let pause = Duration::from_millis(10);
+    let handed_over = |one: &Arc<BoundListener>| one.source == Source::Inherited;
+    if hub.listeners.iter().any(handed_over) {
+        tokio::time::sleep(2 * pause).await;
+    }
+    while hub.listeners.iter().any(|one| one.fresh_connections() > 0) && Instant::now() < ends {
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Turns readiness off, waits for load balancers to notice, then for the last request.
 async fn drain(hub: &Hub) {
     let (notice, longest) = {
@@ -318,6 +356,7 @@ async fn drain(hub: &Hub) {
         (gateway.drain_notice, gateway.drain_timeout)
     };
     hub.lifecycle().advance(Phase::Notice);
+    service::stopping(hub, notice + longest);
     tracing::info!(
         notice_ms = notice.as_millis() as u64,
         "draining: readiness is off, connections are still taken"
@@ -328,7 +367,10 @@ async fn drain(hub: &Hub) {
         in_flight = hub.lifecycle().in_flight(),
         "draining: no new connections"
     );
+    service::draining(hub);
     let ends = Instant::now() + longest;
+    first_requests(hub, ends).await;
+    let longest = ends.saturating_duration_since(Instant::now());
     let left = hub.lifecycle().wait_idle(longest).await;
     if left > 0 {
         tracing::warn!(left, "the drain's time is over; these requests are cut");

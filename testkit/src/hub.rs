@@ -72,7 +72,7 @@ pub struct StartFailure {
 impl Hub {
     /// Starts the description of a gateway that this binary will be:
     /// `Path::new(env!("CARGO_BIN_EXE_hub-gateway"))` in the gateway's own tests.
-    pub fn builder(binary: &Path) -> HubBuilder {
+    pub fn builder<'m>(binary: &Path) -> HubBuilder<'m> {
         HubBuilder::new(binary)
     }
 

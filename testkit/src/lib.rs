@@ -31,6 +31,7 @@ pub mod origin;
 mod postgres;
 pub mod process;
 pub mod samples;
+pub mod service_manager;
 mod stream;
 pub mod wire;
 
@@ -39,6 +40,7 @@ pub use gate::Gate;
 pub use hub::{ADMIN_TOKEN, Hub, HubBuilder, Signal, demo_config};
 pub use origin::{Behaviour, Feed, Origin, OriginBuilder, RecordedRequest, Reply};
 pub use postgres::Postgres;
+pub use service_manager::ServiceManager;
 pub use wire::{End, Wire, WireResponse};
 
 use std::io::Write;

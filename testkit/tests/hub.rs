@@ -13,7 +13,7 @@ fn binary() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hub-double.sh")
 }
 
-fn hub(config: &str) -> HubBuilder {
+fn hub(config: &str) -> HubBuilder<'static> {
     Hub::builder(&binary())
         .env(
             "HUB_DOUBLE_EXE",

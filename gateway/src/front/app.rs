@@ -2,7 +2,7 @@
 
 use super::downstream::Downstream;
 use super::http2::Http2;
-use super::listener::{BoundListener, ConnectionSlot, Full};
+use super::listener::{BoundListener, ConnectionSlot, Fresh, Full};
 use super::proxy_protocol::{self, Prelude};
 use super::raw::Raw;
 use super::{forwarded, http1};
@@ -101,19 +101,28 @@ impl ServerApp for Front {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        if *shutdown.borrow() {
+        let bound = &self.hub.listeners[self.listener];
+        if bound
+            .arrivals
+            .take(bound.own_address().ip(), || peer_of(&stream))
+        {
+            // Our own knock: being taken is all that it asked for.
+            return None;
+        }
+        let fresh = bound.begin_fresh();
+        if *shutdown.borrow() && fresh.is_none() {
             // It came while the socket was being closed.
             return None;
         }
         // A task of our own, so that pingora's larger one ends here: this is most of what an idle
         // connection costs.
-        tokio::spawn(Arc::clone(self).serve(stream, shutdown.clone()));
+        tokio::spawn(Arc::clone(self).serve(stream, shutdown.clone(), fresh));
         None
     }
 }
 
 impl Front {
-    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
+    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch, fresh: Option<Fresh>) {
         let bound = Arc::clone(&self.hub.listeners[self.listener]);
         let opened = Instant::now();
         let Some((downstream, connection, is_http2)) =
@@ -123,6 +132,8 @@ impl Front {
         };
         let connection = Arc::new(connection);
         if is_http2 {
+            // Its client learns which requests were not begun, and may send them again.
+            drop(fresh);
             let _counted = bound.begin_http2();
             Http2::serve(
                 Arc::clone(&self.proxy),
@@ -133,7 +144,7 @@ impl Front {
             )
             .await;
         } else {
-            http1::serve(&self, downstream, &connection, shutdown).await;
+            http1::serve(&self, downstream, &connection, shutdown, fresh).await;
         }
     }
 

@@ -5,6 +5,7 @@ use super::app::{Connection, Front};
 use super::body::{self, MessageBody};
 use super::downstream::{Downstream, Watchdog};
 use super::head::{Framing, Head, HeadLimits, HeadReader, Upgrade};
+use super::listener::Fresh;
 use crate::lanes::general::request::Outgoing;
 use crate::lanes::general::session::{Home, Http1Session, Returned, Terms};
 use crate::lanes::general::{Admitted, HANDOVER};
@@ -19,11 +20,14 @@ use smallvec::SmallVec;
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// How long a connection that is closed after a refusal may take to read its answer.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a drain lets a connection of an inherited socket take for its first request to begin.
+pub(crate) const FIRST_REQUEST_MAX: Duration = Duration::from_secs(1);
 /// How much of a refused body is read and dropped meanwhile, in bytes.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
@@ -50,6 +54,7 @@ pub(super) async fn serve(
     mut downstream: Box<Downstream>,
     connection: &Arc<Connection>,
     mut shutdown: ShutdownWatch,
+    mut fresh: Option<Fresh>,
 ) {
     let mut conversation = Conversation {
         front,
@@ -59,7 +64,8 @@ pub(super) async fn serve(
         watchdog: Watchdog::default(),
         requests: 0,
     };
-    let mut drained = pin!(drained(&mut shutdown));
+    let is_fresh = AtomicBool::new(fresh.is_some());
+    let mut drained = pin!(drained(&mut shutdown, &is_fresh));
     loop {
         let idle_timeout = front.hub.peek().listeners[connection.listener].idle_timeout;
         if downstream.stash().is_empty()
@@ -71,6 +77,9 @@ pub(super) async fn serve(
         match Box::pin(conversation.serve_request(downstream)).await {
             Some(kept) => downstream = kept,
             None => return,
+        }
+        if fresh.take().is_some() {
+            is_fresh.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -205,10 +214,15 @@ async fn next_request(
     }
 }
 
-/// Returns when the process drains.
-async fn drained(shutdown: &mut ShutdownWatch) {
+/// Returns when the process drains; a little later where the connection has just been taken, since its
+/// client is about to ask.
+async fn drained(shutdown: &mut ShutdownWatch, is_fresh: &AtomicBool) {
     // An error means that the sender is gone, and with it the process.
-    let _sender_gone = shutdown.wait_for(|stop| *stop).await;
+    let _sender_gone = shutdown.wait_for(|stop| *stop).await.map(drop);
+    if is_fresh.load(Ordering::Relaxed) {
+        // On the heap, since hardly any connection waits for it and each would carry it.
+        Box::pin(tokio::time::sleep(FIRST_REQUEST_MAX)).await;
+    }
 }
 
 /// Reads until one head is complete. `Ok(None)` where the client left in the middle.

@@ -1,5 +1,6 @@
 //! Sockets bound by us, and how many connections each carries.
 
+use super::knock::Arrivals;
 use super::tls::ListenerTls;
 use crate::telemetry::ListenerMetrics;
 use parking_lot::Mutex;
@@ -7,7 +8,7 @@ use rustix::fd::{AsRawFd, RawFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,10 +26,23 @@ pub(crate) struct BoundListener {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<ListenerTls>,
     pub(crate) metrics: Arc<ListenerMetrics>,
+    pub(crate) arrivals: Arrivals,
+    /// Whose socket it is: one that others hold, too, is not closed to clients when we close it.
+    pub(crate) source: Source,
     socket: RawFd,
     connections: AtomicUsize,
     http2: AtomicUsize,
+    fresh: AtomicUsize,
     by_address: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
+}
+
+/// Where a listener's socket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Bound by this process.
+    Bound,
+    /// Handed over at the start by a service manager, which keeps it.
+    Inherited,
 }
 
 /// Why a connection is not taken.
@@ -48,6 +62,10 @@ pub(crate) struct ConnectionSlot {
 /// One connection that speaks HTTP/2; counted until dropped.
 #[derive(Debug)]
 pub(crate) struct Http2Count(Arc<BoundListener>);
+
+/// A connection of an inherited socket that has not been answered yet; counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Fresh(Arc<BoundListener>);
 
 /// Binds and listens. Fails at once where the address is taken: a gateway that cannot be reached
 /// must not look as if it ran.
@@ -76,7 +94,26 @@ impl BoundListener {
         tls: Option<ListenerTls>,
         metrics: Arc<ListenerMetrics>,
     ) -> io::Result<Self> {
-        let socket = bind(address)?;
+        Self::new(name, bind(address)?, Source::Bound, tls, metrics)
+    }
+
+    /// Takes a listening socket, which does not block, for the listener `name`.
+    pub(crate) fn inherit(
+        name: &str,
+        socket: TcpListener,
+        tls: Option<ListenerTls>,
+        metrics: Arc<ListenerMetrics>,
+    ) -> io::Result<Self> {
+        Self::new(name, socket.into(), Source::Inherited, tls, metrics)
+    }
+
+    fn new(
+        name: &str,
+        socket: Socket,
+        source: Source,
+        tls: Option<ListenerTls>,
+        metrics: Arc<ListenerMetrics>,
+    ) -> io::Result<Self> {
         let bound = socket
             .local_addr()?
             .as_socket()
@@ -89,9 +126,12 @@ impl BoundListener {
             address: bound,
             tls,
             metrics,
+            arrivals: Arrivals::default(),
+            source,
             socket: number,
             connections: AtomicUsize::new(0),
             http2: AtomicUsize::new(0),
+            fresh: AtomicUsize::new(0),
             by_address: Default::default(),
         })
     }
@@ -99,6 +139,17 @@ impl BoundListener {
     /// The socket, for pingora.
     pub(crate) fn socket(&self) -> RawFd {
         self.socket
+    }
+
+    /// Where this host reaches it.
+    pub(crate) fn own_address(&self) -> SocketAddr {
+        let mut address = self.address;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+        address
     }
 
     /// Open connections.
@@ -115,6 +166,23 @@ impl BoundListener {
     pub(crate) fn begin_http2(self: &Arc<Self>) -> Http2Count {
         self.http2.fetch_add(1, Ordering::AcqRel);
         Http2Count(Arc::clone(self))
+    }
+
+    /// Connections whose first request a drain waits for.
+    pub(crate) fn fresh_connections(&self) -> usize {
+        self.fresh.load(Ordering::Acquire)
+    }
+
+    /// Counts a connection until its first request is over, where that is due to it: one that was taken
+    /// from a socket which others serve, too, would have been served by them.
+    pub(crate) fn begin_fresh(self: &Arc<Self>) -> Option<Fresh> {
+        match self.source {
+            Source::Bound => None,
+            Source::Inherited => {
+                self.fresh.fetch_add(1, Ordering::AcqRel);
+                Some(Fresh(Arc::clone(self)))
+            }
+        }
     }
 
     /// Takes a place for a connection from `address`, or says what is full.
@@ -158,6 +226,12 @@ impl BoundListener {
 impl Drop for Http2Count {
     fn drop(&mut self) {
         self.0.http2.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.0.fresh.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

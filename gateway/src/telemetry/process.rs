@@ -5,7 +5,10 @@
 
 use super::metrics::Scrape;
 use hub_core::names;
+use rustix::time::{ClockId, clock_gettime};
 use std::fs;
+use std::sync::OnceLock;
+use std::time::SystemTime;
 
 /// Ticks a second in `/proc`: a constant of the kernel's interface on every architecture that Rust's
 /// Linux targets of today run on, whatever the kernel's own timer does.
@@ -30,8 +33,7 @@ pub(super) fn scrape(scrape: &mut Scrape) {
         let help = "Threads of the process.";
         scrape.gauge(names::PROCESS_THREADS, help, &[], float(stat.threads));
     }
-    let boot = read("/proc/stat").and_then(|text| value_after(&text, "btime "));
-    if let (Some(stat), Some(boot)) = (stat, boot) {
+    if let (Some(stat), Some(boot)) = (stat, boot_unix_seconds()) {
         let at = float(boot) + float(stat.start_ticks) / TICKS_PER_SECOND;
         let help = "When the process started, in seconds since 1970.";
         scrape.gauge(names::PROCESS_START_SECONDS, help, &[], at);
@@ -58,6 +60,21 @@ pub(super) fn scrape(scrape: &mut Scrape) {
         let help = "Most file descriptors that may be open.";
         scrape.gauge(names::PROCESS_MAX_FDS, help, &[], float(limit));
     }
+}
+
+/// When the system was booted. A service that may see nothing but processes in `/proc` works it out from
+/// the clocks, once, so that it does not flicker.
+fn boot_unix_seconds() -> Option<u64> {
+    static FROM_CLOCKS: OnceLock<Option<u64>> = OnceLock::new();
+    let from_clocks = || {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()?;
+        let since = clock_gettime(ClockId::Boottime).tv_sec;
+        now.as_secs().checked_sub(u64::try_from(since).ok()?)
+    };
+    let read = read("/proc/stat").and_then(|text| value_after(&text, "btime "));
+    read.or_else(|| *FROM_CLOCKS.get_or_init(from_clocks))
 }
 
 fn read(path: &str) -> Option<String> {

@@ -1,6 +1,8 @@
 //! How a gateway is described and started.
 
 use super::{Hub, LOOK_AGAIN, StartFailure, read, tail};
+use crate::ServiceManager;
+use crate::service_manager::VARIABLES;
 use rustix::process::Pid;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -31,7 +33,8 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 /// directory but the configuration, what [`HubBuilder::file`] adds, and `admin.token` with
 /// [`ADMIN_TOKEN`].
 #[derive(Debug)]
-pub struct HubBuilder {
+pub struct HubBuilder<'m> {
+    manager: Option<&'m ServiceManager>,
     binary: PathBuf,
     config: String,
     files: Vec<(String, Vec<u8>)>,
@@ -57,9 +60,10 @@ enum Started {
     },
 }
 
-impl HubBuilder {
+impl<'m> HubBuilder<'m> {
     pub(super) fn new(binary: &Path) -> Self {
         Self {
+            manager: None,
             binary: binary.to_owned(),
             config: String::new(),
             files: vec![(TOKEN_FILE.into(), ADMIN_TOKEN.into())],
@@ -87,6 +91,12 @@ impl HubBuilder {
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts the gateway as a service of this manager, with its sockets.
+    pub fn managed_by(mut self, manager: &'m ServiceManager) -> Self {
+        self.manager = Some(manager);
         self
     }
 
@@ -170,7 +180,18 @@ impl HubBuilder {
                 File::create(directory.join(name)).expect("our own directory can be written"),
             )
         };
-        let mut child = Command::new(&self.binary)
+        let mut command = match self.manager {
+            Some(manager) => manager.command(&self.binary),
+            None => {
+                // Those of whoever runs the tests are not the gateway's.
+                let mut command = Command::new(&self.binary);
+                for name in VARIABLES {
+                    command.env_remove(name);
+                }
+                command
+            }
+        };
+        let mut child = command
             .arg("run")
             .arg(&config)
             .arg("--ready-file")
@@ -187,6 +208,9 @@ impl HubBuilder {
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw)
             .expect("a child that was not waited for has a process id");
+        if let Some(manager) = self.manager {
+            manager.started(pid);
+        }
         let stderr = directory.join(STDERR_FILE);
         match wait_ready(&mut child, &ready).await {
             Ok(Some(ready)) => {

@@ -4,6 +4,7 @@ use super::prepare::{self, Prepared, Ready};
 use super::{Options, Outcome, Queue, report};
 use crate::control::low::{LowThread, NoResult, nice};
 use crate::hub::Hub;
+use crate::service;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::CERTIFICATES_APPLIED;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,9 +52,15 @@ impl Worker {
         loop {
             let longest = (!self.retired.is_empty()).then_some(SWEEP);
             if let Some(mut batch) = self.queue.next(longest) {
+                if !batch.options.dry_run {
+                    service::reloading(&self.hub);
+                }
                 let reloaded = catch_unwind(AssertUnwindSafe(|| self.reload(batch.options)));
                 let outcome = reloaded.unwrap_or_else(|_| internal_error());
                 report(&self.hub, &batch, &outcome);
+                if !batch.options.dry_run {
+                    service::reloaded(&self.hub, &outcome);
+                }
                 for job in batch.jobs.drain(..) {
                     // Whoever asked may have given up waiting; the outcome is in the log.
                     let _asker_gone = job.done.send(outcome.clone());
