@@ -160,6 +160,7 @@ fn the_user_and_the_folders_are_made_as_the_unit_needs_them() {
     assert_eq!(mode("etc/hub-gateway/credentials/tls"), 0o700);
     assert_eq!(mode("etc/hub-gateway/tls"), 0o750);
     assert_eq!(mode("var/log/hub-gateway"), 0o750);
+    assert_eq!(mode("var/lib/hub-gateway"), 0o750);
 }
 
 /// `key = "value"` lines of the shipped configuration, those of commented examples too.
@@ -222,7 +223,8 @@ fn the_shipped_configuration_is_good() {
             "/run/credentials/hub-gateway.service",
             &place.path().display().to_string(),
         )
-        .replace("/var/log/hub-gateway", &place.path().display().to_string());
+        .replace("/var/log/hub-gateway", &place.path().display().to_string())
+        .replace("/var/lib/hub-gateway", &place.path().display().to_string());
     let path = place.path().join("gateway.toml");
     std::fs::write(&path, config).expect("write");
     let path = path.display().to_string();
