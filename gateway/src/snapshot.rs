@@ -4,6 +4,7 @@ use crate::hub::Shared;
 use crate::lanes::general::Peers;
 use crate::limit::RuleState;
 use crate::router::{RoutePattern, Router};
+use crate::switch::plan::Routing;
 use crate::switch::traffic::Generation;
 use crate::telemetry::metrics::RouteKey;
 use crate::telemetry::{RouteMetrics, UpstreamCounters};
@@ -119,7 +120,12 @@ impl Snapshot {
             .into_iter()
             .map(|(name, built)| (Arc::clone(name), Catalog::instance(built)))
             .collect();
-        let routing = shared.switchboard.change().routing(&config);
+        let routing = match previous {
+            None => shared.switchboard.change().routing(&config),
+            // What is only prepared must change nothing: the routing that counts is taken when it is put
+            // in force.
+            Some(previous) => previous.routing_for(&config),
+        };
         let tables = Tables {
             taken_at: SystemTime::now(),
             clusters: Clusters::build(&config, previous.map(|p| &p.clusters)),
@@ -146,6 +152,24 @@ impl Snapshot {
             epoch: previous.map_or(1, |p| p.epoch + 1),
             routing,
         }
+    }
+
+    /// This snapshot's routing for the clusters of another configuration.
+    fn routing_for(&self, config: &Config) -> Arc<[Arc<Generation>]> {
+        let known: HashMap<&str, &Arc<Generation>> = self
+            .config
+            .clusters
+            .iter()
+            .map(|cluster| cluster.name.as_str())
+            .zip(self.routing.iter())
+            .collect();
+        let clusters = config.clusters.iter();
+        clusters
+            .map(|cluster| match known.get(cluster.name.as_str()) {
+                Some(generation) => Arc::clone(generation),
+                None => Arc::new(Generation::new(Routing::all(cluster.active), 0)),
+            })
+            .collect()
     }
 
     /// A tenant's counters and limits.

@@ -7,10 +7,12 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often a rollout is looked at while it is followed.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a gateway that does not answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
@@ -118,7 +120,7 @@ pub(crate) fn perform(
             Ok(ExitCode::SUCCESS)
         }
         Rollout::Status { cluster, follow } => match cluster {
-            Some(cluster) if *follow => self::follow(client, cluster, as_json),
+            Some(cluster) if *follow => self::follow(client, cluster, as_json, None),
             _ => status(client, cluster.as_deref(), as_json),
         },
         Rollout::Start {
@@ -152,7 +154,7 @@ pub(crate) fn perform(
                 println!("{}", line(&reply.body));
                 return Ok(ExitCode::SUCCESS);
             }
-            follow(client, cluster, as_json)
+            follow(client, cluster, as_json, Some(&reply.body["rollout"]))
         }
     }
 }
@@ -200,15 +202,37 @@ fn status(client: &Client, cluster: Option<&str>, as_json: bool) -> anyhow::Resu
 }
 
 /// Shows each change, and on a terminal the present state below, until it is over.
-fn follow(client: &Client, cluster: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+fn follow(
+    client: &Client,
+    cluster: &str,
+    as_json: bool,
+    ours: Option<&Value>,
+) -> anyhow::Result<ExitCode> {
     let live = std::io::stdout().is_terminal() && !as_json;
     let mut shown = Value::Null;
+    let mut heard = Instant::now();
     loop {
-        let rollouts = rollouts(client)?;
+        let rollouts = match rollouts(client) {
+            Ok(rollouts) => {
+                heard = Instant::now();
+                rollouts
+            }
+            // The gateway may be starting anew, and the rollout goes on then.
+            Err(_) if heard.elapsed() < PATIENCE => {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let rollout = rollouts
             .into_iter()
             .find(|rollout| rollout["cluster"] == cluster)
             .with_context(|| format!("cluster {cluster:?} has had no rollout"))?;
+        if ours.is_some_and(|ours| *ours != rollout["rollout"]) {
+            bail!(
+                "another rollout of {cluster:?} has begun; `hubctl rollout history {cluster}` tells how this one ended"
+            );
+        }
         let mut out = std::io::stdout().lock();
         if live {
             // Back to the line's beginning, and clear it.

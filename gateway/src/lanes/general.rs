@@ -199,11 +199,7 @@ impl ProxyHttp for GeneralLane {
         ctx.body_bytes = 0;
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
-        // The first pick follows the arrival at once, as a rule.
-        let now = match exchange.pick {
-            None => exchange.arrival.at,
-            Some(_) => Instant::now(),
-        };
+        let now = Instant::now();
         if let Err(refusal) = pick::pick(exchange, now) {
             let status = refusal.reason.status().as_u16();
             exchange.refuse(refusal);

@@ -62,8 +62,14 @@ pub(super) fn aim(exchange: &mut Exchange, route: usize) {
             // A reload has removed the cluster; this request still has it.
             break;
         };
-        target.colour =
+        let wanted =
             overlay.unwrap_or_else(|| colour(&present, cluster, exchange.tenant_id(), client));
+        let endpoints = snapshot.clusters.endpoints(target.cluster, wanted);
+        if endpoints.is_empty() {
+            // A reload brings them with the routing, and this request came just before it.
+            break;
+        }
+        target.colour = wanted;
         guard = present.enter(target.colour);
     }
     if let Some(permit) = &mut exchange.permit {

@@ -7,7 +7,7 @@ use crate::telemetry::{Record, RefusalNote, RouteMetrics, StatusClass};
 use hub_core::{Edit, Reason};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the record needs of the request's text; the lane still has it when the request ends.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +114,9 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
     exchange.release();
 }
 
+/// A client that leaves after waiting this long for an answer has met a timeout of its own.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Tells the judges of a rollout how it went.
 fn judge(exchange: &Exchange, reason: Option<Reason>) {
     let (Some(guard), Some(target)) = (exchange.guard(), exchange.target) else {
@@ -127,7 +130,11 @@ fn judge(exchange: &Exchange, reason: Option<Reason>) {
         Some(Reason::UpstreamFailed) => Ending::ServerError,
         // The gateway's own refusal, or a client that left: no word about the colour.
         Some(_) => return,
-        None if exchange.upstream_first_byte.is_none() => return,
+        None if exchange.upstream_first_byte.is_none() => match exchange.upstream_began {
+            // The client gave up on a colour that hangs, before a timeout of ours did.
+            Some(began) if began.elapsed() >= PATIENCE => Ending::Timeout,
+            _ => return,
+        },
         None if exchange.status >= 500 => Ending::ServerError,
         None => Ending::Good,
     };

@@ -5,6 +5,7 @@
 
 use super::judge::{Bench, Ruling};
 use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
+use super::plan::{Routing, WHOLE};
 use super::watch::Watch;
 use crate::control::reload::Reloader;
 use crate::hub::Hub;
@@ -142,8 +143,11 @@ pub async fn find(
                 entry.cluster
             )
         })?;
-        let mut changing = board.change();
-        changing.decide(&entry.cluster, record.routing.clone(), record.epoch);
+        // One that never moved traffic has decided nothing: the configured colour counts.
+        if record.epoch > 0 {
+            let mut changing = board.change();
+            changing.decide(&entry.cluster, record.routing.clone(), record.epoch);
+        }
         found.push(Found {
             cluster: entry.cluster,
             rollout: entry.rollout,
@@ -266,7 +270,7 @@ impl Driver {
         let outcome = self.event(&cluster, &event).await;
         match (reply, outcome) {
             (reply, Err(Failure::Ledger(error @ StoreError::Conflict { .. }))) => {
-                self.adopt(&cluster).await;
+                self.adopt(&cluster, event).await;
                 if let Some(reply) = reply {
                     let _asker_gone = reply.send(Err(error.into()));
                 }
@@ -277,9 +281,9 @@ impl Driver {
                 let _asker_gone = reply.send(outcome);
             }
             (None, Err(Failure::Ledger(error))) => {
-                tracing::error!(cluster, %error, "a decision of a rollout cannot be written down; it is tried again");
-                if let Some(running) = self.clusters.get_mut(&cluster) {
-                    running.again = Some(event);
+                tracing::error!(cluster, %error, "a decision of a rollout cannot be written down");
+                if matches!(error, StoreError::Unavailable(_)) {
+                    self.later(&cluster, event);
                 }
             }
             (None, Ok(()) | Err(_)) => {
@@ -288,13 +292,22 @@ impl Driver {
         }
     }
 
+    /// Has an event told again with the next tick. Time comes again by itself.
+    fn later(&mut self, cluster: &str, event: Event) {
+        if event != Event::Tick
+            && let Some(running) = self.clusters.get_mut(cluster)
+        {
+            running.again.get_or_insert(event);
+        }
+    }
+
     /// The ledger knows more than this process: a write that seemed lost was not, or another process has
     /// decided. What stands there counts.
-    async fn adopt(&mut self, cluster: &str) {
+    async fn adopt(&mut self, cluster: &str, event: Event) {
         let latest = self.ledger.0.latest(cluster).await;
         let entry = match latest {
             Ok(Some(entry)) => entry,
-            Ok(None) | Err(_) => return,
+            Ok(None) | Err(_) => return self.later(cluster, event),
         };
         let Ok(record) = serde_json::from_str::<Record>(&entry.body) else {
             tracing::error!(
@@ -334,9 +347,15 @@ impl Driver {
         if let Event::Start(plan) = event {
             let known = known.ok_or_else(|| Failure::UnknownCluster(cluster.to_owned()))?;
             plan.check().map_err(Failure::Plan)?;
-            self.clusters
+            let running = self
+                .clusters
                 .entry(cluster.to_owned())
                 .or_insert_with(|| Running::new(Record::idle(known.active), Uuid::nil()));
+            if running.record.phase.is_over() && !self.hub.switchboard.is_decided(cluster) {
+                // The file may have changed since.
+                running.record.routing = Routing::all(known.active);
+                running.record.passed = known.active;
+            }
         }
         let Some(running) = self.clusters.get_mut(cluster) else {
             return Err(match known {
@@ -432,8 +451,10 @@ impl Driver {
                 if running.bench.is_none() {
                     running.begin_watching(&self.hub, cluster, seconds);
                 }
-                if let Some(bench) = &mut running.bench {
-                    bench.begin_step(seconds);
+                let share = running.share();
+                if let (Some(bench), Some(watch)) = (&mut running.bench, &running.watch) {
+                    bench.hear(&watch.take(), seconds);
+                    bench.begin_step(epoch, share, seconds);
                 }
             }
             Action::StopWatching => {
@@ -477,8 +498,14 @@ impl Driver {
         let seconds = self.began.elapsed().as_secs();
         for cluster in names {
             let running = self.clusters.get_mut(&cluster).expect("just seen");
+            if running.bench.is_none() && running.is_judged() {
+                // A recovery that could not be written down has left it without judges.
+                self.act(&cluster, &Action::Watch, Instant::now());
+            }
+            let running = self.clusters.get_mut(&cluster).expect("just seen");
+            let hangs = self.hub.switchboard.on(&cluster, running.record.to) > 0;
             let mut events: Vec<Event> = running.again.take().into_iter().collect();
-            events.extend(running.hear(seconds));
+            events.extend(running.hear(seconds, hangs));
             events.push(Event::Tick);
             for event in events {
                 let message = Message {
@@ -551,7 +578,7 @@ impl Running {
     }
 
     /// Lets the judges hear what came in; what they say of it.
-    fn hear(&mut self, seconds: u64) -> Option<Event> {
+    fn hear(&mut self, seconds: u64, hangs: bool) -> Option<Event> {
         let (watch, bench) = (self.watch.as_ref()?, self.bench.as_mut()?);
         bench.hear(&watch.take(), seconds);
         let epoch = self.record.epoch;
@@ -561,22 +588,24 @@ impl Running {
             Phase::Canary { deadline, .. } => now + 2 * TICK.as_micros() as Micros >= deadline,
             _ => false,
         };
-        match bench.rule(seconds, enough, self.record.plan.requests_min) {
+        match bench.rule(seconds, enough, self.record.plan.requests_min, hangs) {
             Ruling::Undecided => None,
             Ruling::Pass => Some(Event::Pass { epoch }),
-            // Once everyone has moved, silence is the clients' own.
-            Ruling::Fail(_) if self.is_silent_after_the_switch(seconds) => None,
             Ruling::Fail(why) => Some(Event::Fail { epoch, why }),
         }
     }
 
-    fn is_silent_after_the_switch(&self, seconds: u64) -> bool {
-        let everyone = matches!(self.record.phase.name(), Name::Switched | Name::Bake);
-        everyone
-            && self
-                .bench
-                .as_ref()
-                .is_some_and(|bench| bench.is_silent(seconds))
+    fn is_judged(&self) -> bool {
+        matches!(
+            self.record.phase.name(),
+            Name::Canary | Name::Switched | Name::Bake
+        )
+    }
+
+    /// Part of the tenants on the new colour.
+    fn share(&self) -> u16 {
+        let canary = self.record.routing.canary.as_ref();
+        canary.map_or(WHOLE, |canary| canary.share)
     }
 }
 

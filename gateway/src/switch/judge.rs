@@ -1,6 +1,6 @@
 //! The judges of one rollout: samples in, verdicts out. Pure but for the clock that the caller brings.
 
-use super::plan::Plan;
+use super::plan::{Plan, WHOLE};
 use super::watch::{Ending, Sample};
 use hub_stats::judge::errors::{self, Errors};
 use hub_stats::judge::fast::{self, Bucket, Guard};
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Tenants with this many requests so far are compared with themselves.
 const OWN_STRATUM_REQUESTS: u64 = 10_000;
+
+/// Fewer missing requests than this may be chance.
+const MISSED_MIN: f64 = 20.0;
 
 /// What the judges say of the routing that they watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +40,11 @@ pub struct Bench {
     /// Both colours in the part of a second since the last look.
     judged: Bucket,
     other: Bucket,
-    /// Requests of the new colour in this step.
+    /// Requests of the new colour in this step, and the epoch of its routing.
     requests: u64,
+    epoch: u64,
+    /// Part of the tenants that is on the new colour in this step, in ten-thousandths.
+    share: u16,
     /// Shares of the stages, in ten-thousandths.
     shares: Vec<u16>,
     judging: bool,
@@ -67,13 +73,19 @@ impl Bench {
             judged: Bucket::default(),
             other: Bucket::default(),
             requests: 0,
+            epoch: 0,
+            share: 0,
             shares,
             judging: false,
         }
     }
 
-    /// A step of the canary begins at second `now`.
-    pub fn begin_step(&mut self, now: u64) {
+    /// A step begins at second `now`, with the routing of `epoch`, by which `share` of the tenants are on
+    /// the new colour. What came before is to be heard before.
+    pub fn begin_step(&mut self, epoch: u64, share: u16, now: u64) {
+        self.close(now);
+        self.epoch = epoch;
+        self.share = share;
         self.guard = Guard::new(fast::Config::default(), now);
         self.errors.begin_step();
         self.latency.begin_step();
@@ -90,7 +102,7 @@ impl Bench {
             let failed = sample.ending != Ending::Good;
             let latency = Duration::from_micros(sample.latency_us.into());
             let bucket = if sample.on_new {
-                self.requests += 1;
+                self.requests += u64::from(sample.epoch >= self.epoch);
                 &mut self.judged
             } else {
                 &mut self.other
@@ -139,13 +151,23 @@ impl Bench {
     }
 
     /// What can be said at second `now`. With `enough` the judges have had all the time that they get:
-    /// what is not shown to be worse then passes, if at least `requests_min` requests say so.
-    pub fn rule(&self, now: u64, enough: bool, requests_min: u64) -> Ruling {
+    /// what is not shown to be worse then passes, if at least `requests_min` requests say so. `hangs`:
+    /// requests are on the new colour now.
+    pub fn rule(&self, now: u64, enough: bool, requests_min: u64, hangs: bool) -> Ruling {
         if !self.judging {
             return Ruling::Undecided;
         }
         match self.guard.verdict(now) {
             fast::Verdict::Ok => {}
+            // Silence of a small share, or of the night, says nothing; a stage that stays silent ends by
+            // its deadline.
+            fast::Verdict::NoData {
+                silent_seconds,
+                other_requests,
+                ..
+            } if !hangs && self.expected(silent_seconds, other_requests) < MISSED_MIN => {
+                return Ruling::Undecided;
+            }
             bad @ (fast::Verdict::Breach(_) | fast::Verdict::NoData { .. }) => {
                 return Ruling::Fail(bad.to_string());
             }
@@ -164,9 +186,15 @@ impl Bench {
         }
     }
 
-    /// Nothing is known of the new colour because nobody asks it anything.
-    pub fn is_silent(&self, now: u64) -> bool {
-        matches!(self.guard.verdict(now), fast::Verdict::NoData { .. })
+    /// Requests that the new colour should have had in so many seconds, going by what the other one had in
+    /// the guard's window.
+    fn expected(&self, seconds: u64, other_requests: u64) -> f64 {
+        let share = f64::from(self.share) / f64::from(WHOLE);
+        if share >= 1.0 {
+            return 0.0;
+        }
+        let window = f64::from(fast::Config::default().window_seconds);
+        other_requests as f64 / window * seconds as f64 * share / (1.0 - share)
     }
 
     /// The judges' numbers, for the operator.
@@ -201,6 +229,7 @@ mod tests {
         Sample {
             who: number % 50,
             latency_us: 500 + (-(1.0 - share).ln() * 10_000.0) as u32,
+            epoch: 1,
             place: if on_new {
                 100
             } else {
@@ -218,7 +247,7 @@ mod tests {
         let mut number = 0;
         for second in 0..60 + seconds {
             if second == 60 {
-                bench.begin_step(second);
+                bench.begin_step(1, 500, second);
             }
             let samples: Vec<Sample> = (0..1_000)
                 .map(|request| {
@@ -241,7 +270,7 @@ mod tests {
     fn a_colour_that_fails_outright_is_found_within_two_seconds() {
         for ending in [Ending::ServerError, Ending::ConnectError, Ending::Timeout] {
             let bench = bench(2, 1, ending);
-            let Ruling::Fail(why) = bench.rule(61, false, 0) else {
+            let Ruling::Fail(why) = bench.rule(61, false, 0, false) else {
                 panic!("{ending:?}: {:?}", bench.explain(61));
             };
             assert!(why.contains("100"), "{why}");
@@ -252,7 +281,7 @@ mod tests {
     fn a_colour_that_is_as_good_passes() {
         let bench = bench(120, u64::MAX, Ending::Good);
         assert_eq!(
-            bench.rule(179, false, 0),
+            bench.rule(179, false, 0, false),
             Ruling::Pass,
             "{:?}",
             bench.explain(179)
@@ -263,34 +292,45 @@ mod tests {
     fn a_small_share_of_failures_is_found_by_the_sequential_judge() {
         // 2 %: below the thresholds of the fast guard.
         let bench = bench(100, 50, Ending::ServerError);
-        let Ruling::Fail(why) = bench.rule(159, false, 0) else {
+        let Ruling::Fail(why) = bench.rule(159, false, 0, false) else {
             panic!("{:?}", bench.explain(159));
         };
         assert!(why.starts_with("worse: "), "{why}");
     }
 
-    #[test]
-    fn a_colour_of_which_nothing_is_heard_fails() {
+    /// A bench that has heard so many requests a second on the old colour, and none on the new one.
+    fn silent(old: u64) -> Bench {
         let mut bench = Bench::new(&Plan::default(), [], 0);
-        bench.begin_step(0);
+        bench.begin_step(1, 500, 0);
         for second in 0..12 {
-            bench.hear(&[sample(second, false, Ending::Good)], second);
+            let samples: Vec<Sample> = (0..old)
+                .map(|number| sample(number, false, Ending::Good))
+                .collect();
+            bench.hear(&samples, second);
         }
-        assert!(
-            matches!(bench.rule(11, true, 0), Ruling::Fail(_)),
-            "{:?}",
-            bench.explain(11)
-        );
+        bench
+    }
+
+    #[test]
+    fn a_colour_that_should_be_heard_of_and_is_not_fails() {
+        let ruling = silent(1_000).rule(11, true, 0, false);
+        assert!(matches!(ruling, Ruling::Fail(_)), "{ruling:?}");
+    }
+
+    #[test]
+    fn silence_where_little_was_to_be_heard_says_nothing_unless_requests_hang() {
+        assert_eq!(silent(1).rule(11, true, 1, false), Ruling::Undecided);
+        assert!(matches!(silent(1).rule(11, true, 1, true), Ruling::Fail(_)));
     }
 
     #[test]
     fn too_few_requests_pass_nothing() {
         let mut bench = Bench::new(&Plan::default(), [], 0);
-        bench.begin_step(0);
+        bench.begin_step(1, 500, 0);
         for second in 0..8 {
             bench.hear(&[sample(second, true, Ending::Good)], second);
         }
-        assert_eq!(bench.rule(7, true, 20), Ruling::Undecided);
-        assert_eq!(bench.rule(7, true, 8), Ruling::Pass);
+        assert_eq!(bench.rule(7, true, 20, false), Ruling::Undecided);
+        assert_eq!(bench.rule(7, true, 8, false), Ruling::Pass);
     }
 }

@@ -590,7 +590,7 @@ fn give_up(record: &Record, why: &str) -> Decision {
     let why = bounded(why);
     decide(
         record.next(Phase::RolledBack { why }),
-        [Action::Release(record.to)],
+        [Action::StopWatching, Action::Release(record.to)],
     )
 }
 

@@ -165,6 +165,7 @@ impl Guard {
             who: who(id),
             latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
             place: place(cluster, id),
+            epoch: self.generation.epoch,
             on_new: self.colour == *to,
             ending,
         });
@@ -220,6 +221,12 @@ impl Switchboard {
             .map(|circuit| Arc::clone(&circuit.present))
     }
 
+    /// True once a rollout has decided on a cluster's routing; until then its configured colour counts.
+    pub fn is_decided(&self, cluster: &str) -> bool {
+        let clusters = self.clusters.lock();
+        clusters.get(cluster).is_some_and(|circuit| circuit.decided)
+    }
+
     /// Requests that are on a colour of a cluster, in all generations.
     pub fn on(&self, cluster: &str, colour: Colour) -> usize {
         let clusters = self.clusters.lock();
@@ -251,8 +258,10 @@ impl Changing<'_> {
     /// The present routing of each cluster of a configuration. A cluster that no rollout has decided on
     /// goes by its configured colour.
     pub fn routing(&mut self, config: &Config) -> Arc<[Arc<Generation>]> {
-        self.0
-            .retain(|name, _| config.clusters.iter().any(|cluster| cluster.name == *name));
+        // What a rollout has decided counts again when a cluster comes back.
+        self.0.retain(|name, circuit| {
+            circuit.decided || config.clusters.iter().any(|cluster| cluster.name == *name)
+        });
         let mut present = |name: &str, active: Colour| {
             let circuit = self
                 .0

@@ -29,6 +29,8 @@ pub struct Sample {
     pub who: u64,
     /// Microseconds until the answer began; what is above 71 minutes counts as that.
     pub latency_us: u32,
+    /// Epoch of the routing that it came by.
+    pub epoch: u64,
     /// Its place among ten-thousand.
     pub place: u16,
     /// It was on the new colour.
@@ -80,6 +82,7 @@ mod tests {
         let sample = Sample {
             who: 1,
             latency_us: 2,
+            epoch: 1,
             place: 3,
             on_new: true,
             ending: Ending::Good,
