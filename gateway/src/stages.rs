@@ -135,7 +135,7 @@ pub fn admit(
         exchange.identity.as_ref(),
         &mut exchange.edits,
     )?;
-    pick::aim(exchange, found.route);
+    pick::aim(exchange, &snapshot, found.route);
     Ok(())
 }
 

@@ -307,11 +307,11 @@ fn progress(rollout: &Value) -> String {
 fn history(body: &Value) -> String {
     let mut text = String::new();
     for entry in body["history"].as_array().into_iter().flatten() {
-        let seconds = entry["at_us"].as_i64().unwrap_or(0) / 1_000_000;
+        let at = Duration::from_micros(entry["at_us"].as_u64().unwrap_or(0));
         text += &format!(
             "{:>5}  {}  {:<12} {} -> {}  epoch {}",
             entry["version"],
-            utc(seconds),
+            httpdate::fmt_http_date(UNIX_EPOCH + at),
             entry["state"].as_str().unwrap_or("-"),
             entry["from"].as_str().unwrap_or("-"),
             entry["to"].as_str().unwrap_or("-"),
@@ -326,29 +326,6 @@ fn history(body: &Value) -> String {
         text.push_str("nothing so far\n");
     }
     text
-}
-
-/// `2026-01-31 23:59:59`. Days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-fn utc(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    format!(
-        "{:04}-{month:02}-{date:02} {:02}:{:02}:{:02}",
-        era * 400 + year + next,
-        rest / 3_600,
-        rest / 60 % 60,
-        rest % 60
-    )
 }
 
 #[cfg(test)]
@@ -370,11 +347,5 @@ mod tests {
             "stage": null, "canary_percent": null, "paused": false, "why": "5xx",
         });
         assert_eq!(line(&back), "app: blue -> green: rolled back: 5xx");
-    }
-
-    #[test]
-    fn times_are_dates() {
-        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00");
-        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59:59");
     }
 }

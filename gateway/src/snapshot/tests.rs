@@ -60,6 +60,29 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
     assert!(Arc::ptr_eq(&first.tenants, &other.tenants));
     assert!(!Arc::ptr_eq(&first.peers, &other.peers));
 
+    // What is only prepared changes nothing; what is put in force does.
+    let present = || {
+        shared
+            .switchboard
+            .present("app")
+            .expect("a cluster")
+            .routing
+            .active
+    };
+    let turned =
+        config(&switched.replace("name = \"app\"\n", "name = \"app\"\nactive = \"green\"\n"));
+    let prepared = Snapshot::build(turned, Some(&second), &shared);
+    assert_eq!(present(), Colour::Blue);
+    shared.switchboard.change().routing(&prepared.config);
+    assert_eq!(present(), Colour::Green);
+    // A rollout's decision outlives the file's colour, and the cluster's absence.
+    let mut changing = shared.switchboard.change();
+    changing.decide("app", Routing::all(Colour::Green), 1);
+    changing.routing(&config(&BASE.replace("\"app\"", "\"other\"")));
+    let back = changing.routing(&first.config);
+    assert_eq!(back[0].routing.active, Colour::Green);
+    drop(changing);
+
     let more = BASE
         .replace(
             "[[route]]",

@@ -6,7 +6,6 @@ use crate::switch::traffic::Generation;
 use hub_config::runtime::{Colour, TenantIndex};
 use hub_core::{Reason, Refusal};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// The cluster and colour for a tenant on a route: the tenant's overlay where it has one, else what the
@@ -47,21 +46,20 @@ fn colour(generation: &Generation, cluster: &str, tenant: Option<&str>, client: 
 
 /// Finds the target and counts the request on its colour to its end. Where the routing has changed since
 /// the snapshot was taken, the new one counts.
-pub(super) fn aim(exchange: &mut Exchange, route: usize) {
-    let snapshot = Arc::clone(&exchange.snapshot);
+pub(super) fn aim(exchange: &mut Exchange, snapshot: &Snapshot, route: usize) {
     let client = exchange.arrival.client.address;
-    let mut target = target(&snapshot, route, exchange.tenant, client);
-    let cluster = &snapshot.config.clusters[target.cluster].name;
-    let overlay = exchange.tenant.and_then(|tenant| {
-        let overlay = snapshot.config.tenants[tenant].overlay.as_deref()?;
-        overlay.colour(target.cluster)
-    });
+    let mut target = target(snapshot, route, exchange.tenant, client);
     let mut guard = snapshot.routing[target.cluster].enter(target.colour);
     while guard.is_none() {
+        let cluster = &snapshot.config.clusters[target.cluster].name;
         let Some(present) = exchange.hub.switchboard.present(cluster) else {
             // A reload has removed the cluster; this request still has it.
             break;
         };
+        let overlay = exchange
+            .tenant
+            .and_then(|tenant| snapshot.config.tenants[tenant].overlay.as_deref())
+            .and_then(|overlay| overlay.colour(target.cluster));
         let wanted =
             overlay.unwrap_or_else(|| colour(&present, cluster, exchange.tenant_id(), client));
         let endpoints = snapshot.clusters.endpoints(target.cluster, wanted);
