@@ -66,6 +66,14 @@ bench-isolation: dist ## A tenant at 10x its quota beside well-behaved ones
 bench-memory: dist ## Memory of an idle gateway and of an idle connection
 	$(BENCH) memory --bin-dir $(DIST)
 
+.PHONY: bench-switch
+bench-switch: dist ## 100 rollouts between two good colours under mixed traffic; fails where a request does
+	$(BENCH) switch --bin-dir $(DIST)
+
+.PHONY: bench-greens
+bench-greens: dist ## 14 ways for a new colour to be bad, and how soon each is taken back
+	$(BENCH) greens --bin-dir $(DIST)
+
 .PHONY: bench-tenants
 bench-tenants: ## Look-ups among 100,000 tenants and 10,000 routes
 	@scripts/install.sh run

@@ -115,14 +115,20 @@ impl Hub {
     }
 
     /// Puts a cluster's routing in force and hands back the snapshot that was, for the reload thread to
-    /// free. Requests that have seen the old routing and not yet entered it are sent to the new one.
-    pub(crate) fn reroute(&self, cluster: &str, routing: Routing, epoch: u64) -> Arc<Snapshot> {
+    /// free, and when the routing before was closed, where this is another one. Requests that have seen the
+    /// old routing and not yet entered it are sent to the new one.
+    pub(crate) fn reroute(
+        &self,
+        cluster: &str,
+        routing: Routing,
+        epoch: u64,
+    ) -> (Arc<Snapshot>, Option<Instant>) {
         let mut changing = self.switchboard.change();
-        changing.decide(cluster, routing, epoch);
+        let closed_at = changing.decide(cluster, routing, epoch);
         let present = self.snapshot.load_full();
         let routing = changing.routing(&present.config);
-        self.snapshot
-            .swap(Arc::new(present.with_routing(present.epoch + 1, routing)))
+        let next = Arc::new(present.with_routing(present.epoch + 1, routing));
+        (self.snapshot.swap(next), closed_at)
     }
 
     /// Brings what lives beside snapshots in line with the one in force: bounds, levels, targets, and

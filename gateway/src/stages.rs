@@ -74,6 +74,8 @@ pub struct Exchange {
     pub(crate) refusal: Option<Refusal>,
     /// The status that the client got; 0 for none.
     pub(crate) status: u16,
+    /// The upstream answered an upgrade that the route passes through as if it knew none.
+    pub(crate) upgrade_refused: bool,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     recorded: bool,

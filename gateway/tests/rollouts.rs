@@ -1,6 +1,6 @@
 //! Rollouts over the admin API, with real origins.
 
-use hub_testkit::{Hub, Origin, Reply, Wire, demo_config};
+use hub_testkit::{Behaviour, Hub, Origin, Reply, Wire, demo_config};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -9,7 +9,7 @@ async fn start(store: &Path, blue: &str, green: &str) -> Hub {
     let config = demo_config("127.0.0.1:1").replace(
         "endpoints = { blue = [\"127.0.0.1:1\"] }\n",
         &format!("endpoints = {{ blue = [\"{blue}\"], green = [\"{green}\"] }}\n"),
-    ) + &format!("\n[store]\ndirectory = {:?}\n", store.display().to_string());
+    ) + &format!("websocket = true\n\n[store]\ndirectory = {:?}\n", store.display().to_string());
     Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
         .config(&config)
         .start()
@@ -226,4 +226,31 @@ async fn without_a_store_there_are_no_rollouts() {
             .as_str()
             .is_some_and(|text| text.contains("store.directory"))
     );
+}
+
+#[tokio::test]
+async fn a_colour_that_refuses_upgrades_is_taken_back() {
+    let store = tempfile::tempdir().expect("a folder");
+    let (blue, green) = (coloured("blue").await, coloured("green").await);
+    blue.on("/ws", Behaviour::WebSocket);
+    green.on("/ws", Behaviour::refuse_upgrade(400));
+    let hub = start(store.path(), &blue.endpoint(), &green.endpoint()).await;
+    let stage = json!({"percent": 99.99, "observe_seconds": 600});
+    command(&hub, "start", &json!({"stages": [stage]})).await;
+    let upgrades = async {
+        loop {
+            let mut wire = Wire::connect(hub.addr("public")).await;
+            wire.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+            wire.read_response().await;
+            let rollout = rollout(&hub).await;
+            if rollout["over"] == true {
+                return rollout;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), upgrades).await;
+    let ended = ended.expect("it is never over");
+    let why = ended["why"].as_str().expect("a reason");
+    assert!(why.contains("upgrades refused"), "{why}");
+    assert_eq!(ended["phase"], "rolled_back");
 }

@@ -4,6 +4,7 @@ use crate::bench::{Scratch, fetch, forget_ready, spawn, wait_for};
 use anyhow::{Context, Result};
 use hub_testkit::process::{Guard, usage_of_tree};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,9 +18,10 @@ pub(crate) const TOKEN: &str = "bench-token-of-a-throw-away-gateway";
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) guard: Guard,
-    /// The only listener that benches configure.
+    /// The listener `public`, the only one of most benches.
     pub(crate) public: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    listeners: HashMap<String, SocketAddr>,
     /// From the start of the process until it said that it serves.
     pub(crate) start_time: Duration,
 }
@@ -68,8 +70,27 @@ impl Hub {
             guard,
             public: *public.context("the gateway says that it has no listener")?,
             admin: ready.admin,
+            listeners: ready.listeners,
             start_time,
         })
+    }
+
+    /// Where the listener of this name is.
+    pub(crate) fn listener(&self, name: &str) -> Result<SocketAddr> {
+        let address = self.listeners.get(name).copied();
+        address.with_context(|| format!("the gateway says that it has no listener {name:?}"))
+    }
+
+    /// Asks the admin API; the answer, whatever its status, as JSON.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = fetch(self.admin, &request).await?;
+        serde_json::from_slice(&answer.body)
+            .with_context(|| format!("{method} {path} was answered: {}", answer.text()))
     }
 
     /// CPU time that the gateway has used so far.
@@ -80,12 +101,9 @@ impl Hub {
 
     /// Asks for a reload and waits for its end.
     pub(crate) async fn reload(&self) -> Result<Reloaded> {
-        let request = format!(
-            "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
-             Content-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-        let answer = fetch(self.admin, &request).await?;
-        serde_json::from_slice(&answer.body)
-            .with_context(|| format!("the answer to a reload is strange: {}", answer.text()))
+        let answer = self.ask("POST", "/v1/reload", "").await?;
+        let shown = answer.to_string();
+        serde_json::from_value(answer)
+            .with_context(|| format!("the answer to a reload is strange: {shown}"))
     }
 }

@@ -1,10 +1,13 @@
-//! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory`, the
-//! `origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
+//! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory |
+//! switch | greens`, the `origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
 //!
 //! Invariant: each subcommand ends by itself, takes its processes with it, and writes its report only
 //! if the run was valid; an invalid run exits 1 and says why.
 
+mod app;
 mod bench;
+mod client;
+mod greens;
 mod hub;
 mod isolation;
 mod judge;
@@ -14,6 +17,8 @@ mod peers;
 mod proxy;
 mod reload;
 mod report;
+mod site;
+mod switch;
 mod workload;
 
 use anyhow::{Context, Result, bail};
@@ -41,6 +46,10 @@ enum Command {
     Isolation(isolation::Args),
     /// Measure idle memory and the price of an idle connection.
     Memory(memory::Args),
+    /// Roll out again and again between two good colours under steady mixed traffic.
+    Switch(switch::Args),
+    /// Roll bad colours out and see how soon each is taken back.
+    Greens(greens::Args),
     /// Simulate deployments and count what the judges of a canary get wrong.
     Judge(judge::Args),
 }
@@ -74,6 +83,8 @@ fn run(cli: Cli) -> Result<()> {
             Command::Reload(args) => bounded(args.time_max(), reload::run(args)).await,
             Command::Isolation(args) => bounded(args.time_max(), isolation::run(args)).await,
             Command::Memory(args) => bounded(args.time_max(), memory::run(args)).await,
+            Command::Switch(args) => bounded(args.time_max(), switch::run(args)).await,
+            Command::Greens(args) => bounded(args.time_max(), greens::run(args)).await,
             Command::Judge(args) => judge::run(&args),
         }
     })

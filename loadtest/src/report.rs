@@ -144,6 +144,19 @@ impl Report {
         Ok(path.display().to_string())
     }
 
+    /// Figures that miss their floor, or were not measured though they have one, as `name value`.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let missed = self.figures.iter().filter(|figure| {
+            figure.floor.is_some() && figure.reaches(figure.floor) != Some(true)
+        });
+        missed
+            .map(|figure| {
+                let value = figure.value.map_or_else(|| "-".to_owned(), number);
+                format!("{} {value}", figure.name)
+            })
+            .collect()
+    }
+
     /// Writes the report, then prints `heading` (a table of the bench's own, or nothing) and the
     /// figures that have a bound or are to be shown anyway, last.
     pub(crate) fn finish(&self, dir: &Path, heading: &str) -> Result<()> {
@@ -272,6 +285,19 @@ mod tests {
         assert_eq!(figure(2.1, Better::Lower).verdict(), "MISSED");
         assert_eq!(figure(2.0, Better::Higher).verdict(), "reached");
         assert_eq!(figure(1.9, Better::Higher).verdict(), "MISSED");
+    }
+
+    #[test]
+    fn what_misses_its_floor_or_was_not_measured_is_named() {
+        let figure = |name: &str, value| Figure::new(name, value, "ms", Better::Lower);
+        let figures = vec![
+            figure("good", Some(1.0)).floor(1.0),
+            figure("free", Some(9.0)).goal(1.0),
+            figure("bad", Some(2.0)).floor(1.0),
+            figure("gone", None).floor(1.0),
+        ];
+        let report = Report::new("x", figures, serde_json::Value::Null);
+        assert_eq!(report.missed(), ["bad 2", "gone -"]);
     }
 
     #[test]

@@ -35,8 +35,8 @@
 //! Invariant: what is allowed is decided by one function per write ([`rollout`], [`migration`]), which
 //! every engine asks; an engine only reads and writes.
 //! Invariant: no type of a database library is part of the public interface.
-//! Absent on purpose: a clock (times are arguments), and a retry inside a call (the caller knows what
-//! has become of its reason).
+//! Absent on purpose: a clock that decides anything (times are arguments), and a retry inside a call
+//! (the caller knows what has become of its reason).
 
 mod check;
 pub mod embedded;

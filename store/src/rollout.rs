@@ -3,6 +3,7 @@
 
 use crate::{StoreError, check};
 use async_trait::async_trait;
+use std::time::Instant;
 use uuid::Uuid;
 
 /// Longest body, in bytes.
@@ -66,6 +67,21 @@ pub trait RolloutLedger: Send + Sync {
         expected: u64,
         entry: NewEntry,
     ) -> Result<Entry, StoreError>;
+
+    /// [`Self::append`], and when the entry was safe, before whoever waits for it was woken. Where it was
+    /// kept by an earlier call, when it was found.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    async fn append_timed(
+        &self,
+        cluster: &str,
+        expected: u64,
+        entry: NewEntry,
+    ) -> Result<(Entry, Instant), StoreError> {
+        let kept = self.append(cluster, expected, entry).await?;
+        Ok((kept, Instant::now()))
+    }
 
     /// The newest entry of a cluster.
     ///

@@ -303,6 +303,8 @@ impl ProxyHttp for GeneralLane {
         if exchange.upstream_first_byte.is_none() {
             exchange.upstream_first_byte = exchange.upstream_began.map(|began| began.elapsed());
         }
+        exchange.upgrade_refused =
+            admitted.websocket && record::refuses_upgrade(response.status.as_u16());
         let body_done = session.as_downstream_mut().is_body_done();
         arm_deadlines(admitted, body_done, true);
         Ok(())

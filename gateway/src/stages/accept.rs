@@ -55,6 +55,7 @@ impl Exchange {
             upstream_first_byte: None,
             refusal: None,
             status: 0,
+            upgrade_refused: false,
             bytes_in: 0,
             bytes_out: 0,
             recorded: false,

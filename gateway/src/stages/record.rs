@@ -135,7 +135,7 @@ fn judge(exchange: &Exchange, reason: Option<Reason>) {
             Some(began) if began.elapsed() >= PATIENCE => Ending::Timeout,
             _ => return,
         },
-        None if exchange.status >= 500 => Ending::ServerError,
+        None if exchange.status >= 500 || exchange.upgrade_refused => Ending::ServerError,
         None => Ending::Good,
     };
     let cluster = &exchange.snapshot.config.clusters[target.cluster].name;
@@ -145,6 +145,12 @@ fn judge(exchange: &Exchange, reason: Option<Reason>) {
         (None, IpAddr::V4(v4)) => guard.tell(cluster, &v4.octets(), latency, ending),
         (None, IpAddr::V6(v6)) => guard.tell(cluster, &v6.octets()[..8], latency, ending),
     }
+}
+
+/// What who knows no WebSocket says to an upgrade. Also a good colour tells a client that it may not (401,
+/// 403, 407, 429) or should go elsewhere (3xx).
+pub(crate) fn refuses_upgrade(status: u16) -> bool {
+    matches!(status, 200..=299 | 400..=599) && !matches!(status, 401 | 403 | 407 | 429)
 }
 
 fn is_upstream_fault(reason: Reason) -> bool {

@@ -41,7 +41,8 @@ pub struct View {
     pub judges: Vec<String>,
     /// Requests on blue and on green.
     pub on: [usize; 2],
-    /// From the record on disk to the routing in force, of the last change.
+    /// Of the last change of routing: from its record on disk to the moment since when no request picks its
+    /// colour by the routing before. One that a failure sends back to the old colour counts for the new one.
     pub flip: Option<Duration>,
 }
 
@@ -321,7 +322,7 @@ impl Driver {
             version = record.version,
             "the ledger's record of the rollout is adopted"
         );
-        let old = self
+        let (old, _closed_at) = self
             .hub
             .reroute(cluster, record.routing.clone(), record.epoch);
         self.reloader.retire(old);
@@ -386,8 +387,7 @@ impl Driver {
             body: serde_json::to_string(&record).expect("plain values"),
             at_us: unix_us(),
         };
-        append(&self.ledger, cluster, record.version - 1, entry).await?;
-        let durable_at = Instant::now();
+        let durable_at = append(&self.ledger, cluster, record.version - 1, entry).await?;
         let after = record.phase.name();
         if before != after {
             running.tasks = JoinSet::new();
@@ -435,8 +435,8 @@ impl Driver {
             }
             Action::Apply => {
                 let routing = running.record.routing.clone();
-                let old = self.hub.reroute(cluster, routing, epoch);
-                running.flip = Some(durable_at.elapsed());
+                let (old, closed_at) = self.hub.reroute(cluster, routing, epoch);
+                running.flip = closed_at.map(|closed| closed.saturating_duration_since(durable_at));
                 self.reloader.retire(old);
                 running.attach_watch(&self.hub, cluster);
                 answer(
@@ -609,16 +609,21 @@ impl Running {
     }
 }
 
+/// Writes a record down; when it was on disk.
 async fn append(
     ledger: &Ledger,
     cluster: &str,
     expected: u64,
     entry: NewEntry,
-) -> Result<(), StoreError> {
+) -> Result<Instant, StoreError> {
     let mut pause = Duration::from_millis(20);
     for left in (0..APPENDS).rev() {
-        match ledger.0.append(cluster, expected, entry.clone()).await {
-            Ok(_) => return Ok(()),
+        match ledger
+            .0
+            .append_timed(cluster, expected, entry.clone())
+            .await
+        {
+            Ok((_, durable_at)) => return Ok(durable_at),
             Err(StoreError::Unavailable(_)) if left > 0 => {
                 tokio::time::sleep(pause).await;
                 pause *= 3;

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Counts of one generation and colour are split over so many cache lines.
@@ -134,9 +134,13 @@ impl Generation {
             .sum()
     }
 
-    fn close(&self) {
+    /// Lets nobody in any more. The result is not before the last entry: who was let in had read that it
+    /// is open, which is before the write below, and the clock is read behind that.
+    fn close(&self) -> Instant {
         self.closed.store(true, Ordering::SeqCst);
+        let closed_at = Instant::now();
         self.left.notify_waiters();
+        closed_at
     }
 
     /// Waits until nobody is on `colour`. For closed generations.
@@ -280,21 +284,19 @@ impl Changing<'_> {
     }
 
     /// Decides on a cluster's routing. Takes effect with the next snapshot; until then requests that come
-    /// are sent on to it already.
-    pub fn decide(&mut self, cluster: &str, routing: Routing, epoch: u64) {
+    /// are sent on to it already. Tells when the routing before it was closed: no request has picked its
+    /// colour by that one since. `None` where nothing changes.
+    pub fn decide(&mut self, cluster: &str, routing: Routing, epoch: u64) -> Option<Instant> {
         let generation = Generation::new(routing, epoch);
-        match self.0.get_mut(cluster) {
-            Some(circuit) => {
-                circuit.decided = true;
-                if circuit.present.routing != generation.routing || circuit.present.epoch != epoch {
-                    circuit.replace(generation);
-                }
-            }
-            None => {
-                self.0
-                    .insert(cluster.to_owned(), Circuit::new(generation, true));
-            }
-        }
+        let Some(circuit) = self.0.get_mut(cluster) else {
+            self.0
+                .insert(cluster.to_owned(), Circuit::new(generation, true));
+            return None;
+        };
+        circuit.decided = true;
+        let present = &circuit.present;
+        let changes = present.routing != generation.routing || present.epoch != epoch;
+        changes.then(|| circuit.replace(generation))
     }
 }
 
@@ -307,9 +309,10 @@ impl Circuit {
         }
     }
 
-    fn replace(&mut self, next: Generation) {
+    /// Puts `next` in place, and tells when what was there was closed.
+    fn replace(&mut self, next: Generation) -> Instant {
         let old = std::mem::replace(&mut self.present, Arc::new(next));
-        old.close();
+        let closed_at = old.close();
         self.closed.retain(|one| {
             [Colour::Blue, Colour::Green]
                 .iter()
@@ -319,6 +322,7 @@ impl Circuit {
             self.closed.remove(0);
         }
         self.closed.push(old);
+        closed_at
     }
 }
 
@@ -380,7 +384,9 @@ mod tests {
         board.change().decide("app", Routing::all(Colour::Blue), 1);
         let old = board.present("app").expect("decided");
         let first = old.enter(Colour::Blue).expect("it is open");
-        board.change().decide("app", Routing::all(Colour::Green), 2);
+        let green = || board.change().decide("app", Routing::all(Colour::Green), 2);
+        assert!(green().is_some());
+        assert!(green().is_none(), "the same again closes nothing");
         assert!(old.enter(Colour::Blue).is_none());
         assert_eq!(board.on("app", Colour::Blue), 1);
         drop(first);
@@ -428,16 +434,26 @@ mod tests {
                 .decide("app", Routing::all(Colour::Blue), round);
             let old = board.present("app").expect("decided");
             std::thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| {
-                        while let Some(guard) = old.enter(Colour::Blue) {
-                            drop(guard);
+                let enters = || {
+                    let mut last = Instant::now();
+                    loop {
+                        let begun = Instant::now();
+                        match old.enter(Colour::Blue) {
+                            Some(guard) => drop(guard),
+                            None => return last,
                         }
-                    });
-                }
-                board
+                        last = begun;
+                    }
+                };
+                let threads = [(); 3].map(|()| scope.spawn(enters));
+                let closed_at = board
                     .change()
-                    .decide("app", Routing::all(Colour::Green), round);
+                    .decide("app", Routing::all(Colour::Green), round)
+                    .expect("it changes");
+                for thread in threads {
+                    let last = thread.join().expect("nothing panics");
+                    assert!(last <= closed_at, "somebody came in after the end");
+                }
             });
             assert_eq!(old.on(Colour::Blue), 0);
         }

@@ -14,7 +14,7 @@ const SAMPLES_MAX: usize = 16_384;
 pub enum Ending {
     /// Answered, and not with 5xx.
     Good,
-    /// Answered with 5xx, or in pieces.
+    /// Answered with 5xx, or in pieces, or an upgrade that was refused.
     ServerError,
     /// No connection was had.
     ConnectError,

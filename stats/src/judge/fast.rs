@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct Bucket {
     /// All requests, those that failed included.
     pub requests: u64,
-    /// Answers of class 5xx.
+    /// Answers of class 5xx, and others that say the same, such as an upgrade that is refused.
     pub server_errors: u64,
     /// Connections to an endpoint that were refused, or not made in time.
     pub connect_errors: u64,
@@ -294,7 +294,7 @@ impl Second {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ServerErrors => "answers of class 5xx",
+            Self::ServerErrors => "answers of class 5xx, or upgrades refused",
             Self::ConnectErrors => "failures to connect",
             Self::Timeouts => "timeouts",
             Self::P99 => "p99 of latency",
@@ -486,7 +486,7 @@ mod tests {
         guard.record(30, &bucket(50, 40), &bucket(950, 19));
         assert_eq!(
             guard.verdict(30).to_string(),
-            "answers of class 5xx: 40 of 250 (16.000 %) where 10.000 % are allowed; \
+            "answers of class 5xx, or upgrades refused: 40 of 250 (16.000 %) where 10.000 % are allowed; \
              19 of 4750 (0.400 %) on the other colour"
         );
         let mut guard = healthy();

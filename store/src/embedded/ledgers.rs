@@ -7,6 +7,7 @@ use crate::sql::{self, EntryRow, StepRow};
 use crate::{StoreError, check};
 use async_trait::async_trait;
 use rusqlite::{Connection, Params, Row, Transaction, TransactionBehavior, params};
+use std::time::Instant;
 
 #[async_trait]
 impl RolloutLedger for Embedded {
@@ -16,6 +17,16 @@ impl RolloutLedger for Embedded {
         expected: u64,
         entry: NewEntry,
     ) -> Result<Entry, StoreError> {
+        let (kept, _) = self.append_timed(cluster, expected, entry).await?;
+        Ok(kept)
+    }
+
+    async fn append_timed(
+        &self,
+        cluster: &str,
+        expected: u64,
+        entry: NewEntry,
+    ) -> Result<(Entry, Instant), StoreError> {
         rollout::check_append(cluster, expected, &entry)?;
         let cluster = cluster.to_owned();
         let keep = self.history_max;
@@ -30,15 +41,16 @@ impl RolloutLedger for Embedded {
                 )?
                 .pop(),
             };
-            match rollout::decide_append(&cluster, expected, entry, found)? {
-                Append::Kept(entry) => Ok(entry),
+            let entry = match rollout::decide_append(&cluster, expected, entry, found)? {
+                Append::Kept(entry) => entry,
                 Append::Write(entry) => {
                     insert(&transaction, &entry)?;
                     execute(&transaction, sql::ROLLOUT_PRUNE, params![cluster, keep])?;
                     transaction.commit().map_err(unavailable)?;
-                    Ok(entry)
+                    entry
                 }
-            }
+            };
+            Ok((entry, Instant::now()))
         })
         .await
     }
