@@ -9,7 +9,10 @@ async fn start(store: &Path, blue: &str, green: &str) -> Hub {
     let config = demo_config("127.0.0.1:1").replace(
         "endpoints = { blue = [\"127.0.0.1:1\"] }\n",
         &format!("endpoints = {{ blue = [\"{blue}\"], green = [\"{green}\"] }}\n"),
-    ) + &format!("websocket = true\n\n[store]\ndirectory = {:?}\n", store.display().to_string());
+    ) + &format!(
+        "websocket = true\n\n[store]\ndirectory = {:?}\n",
+        store.display().to_string()
+    );
     Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
         .config(&config)
         .start()
@@ -115,7 +118,12 @@ async fn a_colour_that_answers_500_is_taken_back() {
     green.on("/", Reply::new(500));
     let hub = start(store.path(), &blue.endpoint(), &green.endpoint()).await;
     let stage = json!({"percent": 99.99, "observe_seconds": 600});
-    command(&hub, "start", &json!({"stages": [stage]})).await;
+    command(
+        &hub,
+        "start",
+        &json!({"stages": [stage], "baseline_seconds": 0}),
+    )
+    .await;
     let (ended, failed) = wait_for(&hub, "rolled_back").await;
     assert!(failed > 0);
     let why = ended["why"].as_str().expect("a reason");
@@ -129,7 +137,12 @@ async fn a_killed_gateway_goes_on_where_its_ledger_stands() {
     let (blue, green) = (coloured("blue").await, coloured("green").await);
     let mut hub = start(store.path(), &blue.endpoint(), &green.endpoint()).await;
     let stage = json!({"percent": 99.99, "observe_seconds": 600});
-    command(&hub, "start", &json!({"stages": [stage]})).await;
+    command(
+        &hub,
+        "start",
+        &json!({"stages": [stage], "baseline_seconds": 0}),
+    )
+    .await;
     let (canary, _) = wait_for(&hub, "canary").await;
     assert_eq!(colour(&hub).await, "green");
     hub.signal(hub_testkit::Signal::KILL);
@@ -195,7 +208,7 @@ async fn commands_that_do_not_fit_are_refused_and_say_why() {
             "{path} {body}: {answer}"
         );
     }
-    let slow = json!({"stages": [{"percent": 1, "observe_seconds": 600}]});
+    let slow = json!({"stages": [{"percent": 1, "observe_seconds": 600}], "baseline_seconds": 0});
     assert_eq!(command(&hub, "start", &slow).await.0, 200);
     assert_eq!(command(&hub, "start", &slow).await.0, 409);
     wait_for(&hub, "canary").await;
@@ -236,7 +249,12 @@ async fn a_colour_that_refuses_upgrades_is_taken_back() {
     green.on("/ws", Behaviour::refuse_upgrade(400));
     let hub = start(store.path(), &blue.endpoint(), &green.endpoint()).await;
     let stage = json!({"percent": 99.99, "observe_seconds": 600});
-    command(&hub, "start", &json!({"stages": [stage]})).await;
+    command(
+        &hub,
+        "start",
+        &json!({"stages": [stage], "baseline_seconds": 0}),
+    )
+    .await;
     let upgrades = async {
         loop {
             let mut wire = Wire::connect(hub.addr("public")).await;

@@ -94,8 +94,6 @@ struct State {
     requests: u64,
     /// First time that a client felt it.
     first_bad: Option<Instant>,
-    /// Last time that a client's request came.
-    last: Option<Instant>,
     victim: Option<String>,
 }
 
@@ -103,7 +101,10 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl App {
     /// Listens on a free port of loopback. With `tls`, speaks it.
-    pub(crate) fn start(colour: &'static str, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self> {
+    pub(crate) fn start(
+        colour: &'static str,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             colour,
             payloads: Payloads::new(),
@@ -112,7 +113,6 @@ impl App {
                 since: Instant::now(),
                 requests: 0,
                 first_bad: None,
-                last: None,
                 victim: None,
             }),
             requests: AtomicU64::new(0),
@@ -132,7 +132,13 @@ impl App {
         std::thread::Builder::new()
             .name(colour.to_owned())
             .spawn(move || {
-                runtime.block_on(serve(listener, address, served, tls.map(TlsAcceptor::from), watched));
+                runtime.block_on(serve(
+                    listener,
+                    address,
+                    served,
+                    tls.map(TlsAcceptor::from),
+                    watched,
+                ));
             })
             .context("the application's thread cannot be started")?;
         Ok(Self {
@@ -152,7 +158,10 @@ impl App {
 
     /// Nobody listens any more, and every connection is gone.
     pub(crate) fn die(&self) {
-        self.shared.state().first_bad.get_or_insert_with(Instant::now);
+        self.shared
+            .state()
+            .first_bad
+            .get_or_insert_with(Instant::now);
         self.reach.send_replace(Reach::Down);
     }
 
@@ -164,11 +173,6 @@ impl App {
     /// When a client first felt what is wrong.
     pub(crate) fn first_bad(&self) -> Option<Instant> {
         self.shared.state().first_bad
-    }
-
-    /// When the last request of a client came.
-    pub(crate) fn last_request(&self) -> Option<Instant> {
-        self.shared.state().last
     }
 }
 
@@ -184,9 +188,6 @@ impl Shared {
         let count = self.requests.load(Ordering::Relaxed);
         let mut state = self.state();
         let since = count.saturating_sub(state.requests);
-        if !is_probe {
-            state.last = Some(Instant::now());
-        }
         let hits = match state.fault {
             Fault::None => false,
             Fault::WrongBody => true,

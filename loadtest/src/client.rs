@@ -154,10 +154,8 @@ impl Load {
         let all = u32::try_from(self.shared.settings.in_flight_max).unwrap_or(u32::MAX);
         // Never closed, so this waits for every request that holds a place.
         drop(self.shared.places.acquire_many(all).await);
-        let mut record = std::mem::replace(
-            &mut *self.shared.record(),
-            Record::new(self.shared.began),
-        );
+        let mut record =
+            std::mem::replace(&mut *self.shared.record(), Record::new(self.shared.began));
         record.unsent += self.shared.missed.load(Ordering::Relaxed);
         record.resent = self.shared.lanes.resent();
         record

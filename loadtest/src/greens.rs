@@ -16,11 +16,13 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// How often a rollout is looked at; what is measured by looking is late by so much at most.
 const LOOK: Duration = Duration::from_millis(25);
 /// Longest rollout of a bad colour.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(150);
 /// Stages: percent, and seconds of observation. The second one is for who turns bad late.
 const STAGES: [(f64, f64); 2] = [(5.0, 45.0), (25.0, 30.0)];
 /// The same for who is to turn bad after the first one, which should not take so long.
 const STAGES_SHORT: [(f64, f64); 2] = [(5.0, 8.0), (25.0, 30.0)];
+/// The judges learn what the old colour is like before anybody is on the new one.
+const BASELINE_S: f64 = 30.0;
 const VERDICT_S: f64 = 30.0;
 const BAKE_S: f64 = 30.0;
 
@@ -91,10 +93,30 @@ struct Green {
 const GREENS: [Green; 14] = [
     green("dead", Bad::Dies, Turn::BeforeTheGate, Class::Gate),
     green("dies", Bad::Dies, Turn::AtTheFirstStage, Class::Hard),
-    green("errors", Bad::Answers(Fault::Errors), Turn::BeforeTheGate, Class::Hard),
-    green("slow_p99", Bad::Answers(Fault::SlowTail), Turn::BeforeTheGate, Class::Statistical),
-    green("growing_latency", Bad::Answers(Fault::Growing), Turn::BeforeTheGate, Class::Statistical),
-    green("wrong_body", Bad::Answers(Fault::WrongBody), Turn::BeforeTheGate, Class::Gate),
+    green(
+        "errors",
+        Bad::Answers(Fault::Errors),
+        Turn::BeforeTheGate,
+        Class::Hard,
+    ),
+    green(
+        "slow_p99",
+        Bad::Answers(Fault::SlowTail),
+        Turn::BeforeTheGate,
+        Class::Statistical,
+    ),
+    green(
+        "growing_latency",
+        Bad::Answers(Fault::Growing),
+        Turn::BeforeTheGate,
+        Class::Statistical,
+    ),
+    green(
+        "wrong_body",
+        Bad::Answers(Fault::WrongBody),
+        Turn::BeforeTheGate,
+        Class::Gate,
+    ),
     green(
         "hangs",
         Bad::Answers(Fault::Hangs),
@@ -107,17 +129,42 @@ const GREENS: [Green; 14] = [
         Turn::BeforeTheGate,
         Class::Statistical,
     ),
-    green("bad_tls", Bad::Certificate, Turn::BeforeTheGate, Class::Gate),
-    green("flapping", Bad::Answers(Fault::Flapping), Turn::AtTheFirstStage, Class::Hard),
-    green("one_tenant", Bad::Answers(Fault::OneTenant), Turn::BeforeTheGate, Class::Statistical),
+    green(
+        "bad_tls",
+        Bad::Certificate,
+        Turn::BeforeTheGate,
+        Class::Gate,
+    ),
+    green(
+        "flapping",
+        Bad::Answers(Fault::Flapping),
+        Turn::AtTheFirstStage,
+        Class::Hard,
+    ),
+    green(
+        "one_tenant",
+        Bad::Answers(Fault::OneTenant),
+        Turn::BeforeTheGate,
+        Class::Statistical,
+    ),
     green(
         "good_then_bad",
         Bad::Answers(Fault::Errors),
         Turn::AtTheSecondStage,
         Class::Hard,
     ),
-    green("bad_in_bake", Bad::Answers(Fault::Errors), Turn::InTheBake, Class::Hard),
-    green("startup_loop", Bad::RestartsAgainAndAgain, Turn::BeforeTheGate, Class::Hard),
+    green(
+        "bad_in_bake",
+        Bad::Answers(Fault::Errors),
+        Turn::InTheBake,
+        Class::Hard,
+    ),
+    green(
+        "startup_loop",
+        Bad::RestartsAgainAndAgain,
+        Turn::BeforeTheGate,
+        Class::Hard,
+    ),
 ];
 
 const fn green(name: &'static str, bad: Bad, turn: Turn, class: Class) -> Green {
@@ -147,7 +194,7 @@ struct Outcome {
     failed_post: usize,
     failures: Vec<String>,
     unsent: u64,
-    /// Requests that the bad colour got after the routing was back, as far as they were due later.
+    /// Requests that the bad colour answered though they were due when the routing was back.
     stray: usize,
     steps: Vec<Step>,
     judges: Vec<String>,
@@ -161,10 +208,15 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> Result<()> {
     bench::prepare()?;
-    let wanted = |one: &&Green| args.only.is_empty() || args.only.iter().any(|name| name == one.name);
+    let wanted =
+        |one: &&Green| args.only.is_empty() || args.only.iter().any(|name| name == one.name);
     let greens: Vec<&Green> = GREENS.iter().filter(wanted).collect();
     let names: Vec<&str> = GREENS.iter().map(|green| green.name).collect();
-    ensure!(!greens.is_empty(), "--only names none of {}", names.join(", "));
+    ensure!(
+        !greens.is_empty(),
+        "--only names none of {}",
+        names.join(", ")
+    );
     let mut outcomes = Vec::new();
     for (number, green) in (1..).zip(&greens) {
         let outcome = measure(&args, green).await?;
@@ -216,7 +268,8 @@ async fn measure(args: &Args, green: &Green) -> Result<Outcome> {
         Turn::InTheBake => &stages[..1],
         _ => stages,
     };
-    site.start_rollout(&plan(stages, VERDICT_S, BAKE_S, 100)).await?;
+    site.start_rollout(&plan(stages, BASELINE_S, VERDICT_S, BAKE_S, 100))
+        .await?;
     let seen = watch(&site, green).await?;
     let first_bad = site.green.first_bad();
     let until = first_bad.unwrap_or_else(Instant::now) + Duration::from_secs(args.window);
@@ -226,7 +279,8 @@ async fn measure(args: &Args, green: &Green) -> Result<Outcome> {
     let steps = site.steps(&seen.last).await?;
     let began = load.began();
     let record = load.stop().await;
-    let stray = stray(&site.green, seen.back);
+    let since = |at: Instant| at.saturating_duration_since(began);
+    let stray = seen.back.map_or(0, |back| stray(&record, since(back)));
     site.end().await?;
     let mut outcome = Outcome {
         name: green.name,
@@ -241,13 +295,17 @@ async fn measure(args: &Args, green: &Green) -> Result<Outcome> {
         failed: 0,
         failed_idempotent: 0,
         failed_post: 0,
-        failures: record.why.iter().map(|(why, n)| format!("{why} ({n})")).collect(),
+        failures: record
+            .why
+            .iter()
+            .map(|(why, n)| format!("{why} ({n})"))
+            .collect(),
         unsent: record.unsent,
         stray,
         steps,
         judges: seen.judges,
     };
-    let from = first_bad.map_or(Duration::ZERO, |bad| bad.saturating_duration_since(began));
+    let from = first_bad.map_or(Duration::ZERO, since);
     outcome.count(&record, from, Duration::from_secs(args.window));
     Ok(outcome)
 }
@@ -311,11 +369,10 @@ async fn watch(site: &Site, green: &Green) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Requests that came to a colour clearly after it had been left.
-fn stray(green: &App, back: Option<Instant>) -> usize {
-    let slack = Duration::from_millis(250);
-    let last = green.last_request().zip(back);
-    usize::from(last.is_some_and(|(last, back)| last > back + slack))
+/// Requests that were due when the routing was back, and had their answer from the colour that was left.
+fn stray(record: &Record, back: Duration) -> usize {
+    let all = record.done.iter();
+    all.filter(|one| one.green && one.due() >= back).count()
 }
 
 // === impl Bad ===
@@ -398,7 +455,11 @@ fn figures(outcomes: &[Outcome]) -> Vec<Figure> {
                 .note("from the first bad answer to the routing being back"),
             Figure::new(name("failed_share"), Some(one.failed_percent()), "%", lower)
                 .floor(0.5)
-                .note(format!("of {} in the window; {}", one.requests, one.failures.join(", "))),
+                .note(format!(
+                    "of {} in the window; {}",
+                    one.requests,
+                    one.failures.join(", ")
+                )),
             Figure::new(
                 name("failed_idempotent"),
                 Some(one.failed_idempotent as f64),
@@ -409,7 +470,7 @@ fn figures(outcomes: &[Outcome]) -> Vec<Figure> {
             Figure::new(name("unsent"), Some(one.unsent as f64), "requests", lower).floor(0.0),
             Figure::new(name("stray"), Some(one.stray as f64), "requests", lower)
                 .floor(0.0)
-                .note("1 where the colour got a request 250 ms after the routing was back"),
+                .note("answered by the bad colour though they were due when the routing was back"),
         ]);
     }
     figures
@@ -417,7 +478,16 @@ fn figures(outcomes: &[Outcome]) -> Vec<Figure> {
 
 fn overview(outcomes: &[Outcome]) -> String {
     let head = [
-        "bad green", "ended", "left in", "back s", "floor", "failed", "of", "%", "idempotent", "POST",
+        "bad green",
+        "ended",
+        "left in",
+        "back s",
+        "floor",
+        "failed",
+        "of",
+        "%",
+        "idempotent",
+        "POST",
     ];
     let row = |one: &Outcome| {
         let at_gate = one.failed_its_gate();

@@ -146,9 +146,10 @@ impl Report {
 
     /// Figures that miss their floor, or were not measured though they have one, as `name value`.
     pub(crate) fn missed(&self) -> Vec<String> {
-        let missed = self.figures.iter().filter(|figure| {
-            figure.floor.is_some() && figure.reaches(figure.floor) != Some(true)
-        });
+        let missed = self
+            .figures
+            .iter()
+            .filter(|figure| figure.floor.is_some() && figure.reaches(figure.floor) != Some(true));
         missed
             .map(|figure| {
                 let value = figure.value.map_or_else(|| "-".to_owned(), number);

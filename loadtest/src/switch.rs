@@ -113,7 +113,8 @@ async fn switch(site: &Site, canary: bool) -> Result<Switch> {
     } else {
         &[]
     };
-    site.start_rollout(&plan(stages, 0.8, BAKE_S, 20)).await?;
+    site.start_rollout(&plan(stages, 0.2, 0.8, BAKE_S, 20))
+        .await?;
     let mut flips_us = BTreeMap::new();
     let over = site
         .follow(LOOK, LONGEST, |rollout| {
@@ -129,9 +130,8 @@ async fn switch(site: &Site, canary: bool) -> Result<Switch> {
     // The view also shows the flip of the rollout before.
     flips_us.retain(|epoch, _| *epoch > first.epoch);
     let at = |state: &str| steps.iter().find(|step| step.state == state);
-    let between = |from: Option<&Step>, to: Option<&Step>| {
-        Some((to?.at_us - from?.at_us) as f64 / 1e3)
-    };
+    let between =
+        |from: Option<&Step>, to: Option<&Step>| Some((to?.at_us - from?.at_us) as f64 / 1e3);
     let first_flip = steps.iter().find(|step| step.epoch > first.epoch);
     let mut epochs: Vec<u64> = steps.iter().map(|step| step.epoch).collect();
     epochs.dedup();
@@ -155,19 +155,40 @@ fn flips(switches: &[Switch]) -> Vec<f64> {
 fn figures(record: &Record, switches: &[Switch], seconds: f64, cpu: f64) -> Vec<Figure> {
     let (lower, higher) = (Better::Lower, Better::Higher);
     let committed = switches.iter().filter(|one| one.phase == "committed");
-    let why: Vec<&str> = switches.iter().filter_map(|one| one.why.as_deref()).collect();
+    let why: Vec<&str> = switches
+        .iter()
+        .filter_map(|one| one.why.as_deref())
+        .collect();
     let failed = record.failed() + record.unsent;
-    let words: Vec<String> = record.why.iter().map(|(why, n)| format!("{why} ({n})")).collect();
+    let words: Vec<String> = record
+        .why
+        .iter()
+        .map(|(why, n)| format!("{why} ({n})"))
+        .collect();
     let mut figures = vec![
-        Figure::new("switches", Some(committed.count() as f64), "rollouts", higher)
-            .floor(100.0)
-            .note(why.join("; ")),
-        Figure::new("requests_per_second", Some(record.ended() as f64 / seconds), "requests/s", higher)
-            .floor(1_000.0)
-            .note("ended, over the whole time of the load"),
+        Figure::new(
+            "switches",
+            Some(committed.count() as f64),
+            "rollouts",
+            higher,
+        )
+        .floor(100.0)
+        .note(why.join("; ")),
+        Figure::new(
+            "requests_per_second",
+            Some(record.ended() as f64 / seconds),
+            "requests/s",
+            higher,
+        )
+        .floor(1_000.0)
+        .note("ended, over the whole time of the load"),
         Figure::new("failed_requests", Some(failed as f64), "requests", lower)
             .floor(0.0)
-            .note(format!("of {}, unsent ones included; {}", record.ended(), words.join("; "))),
+            .note(format!(
+                "of {}, unsent ones included; {}",
+                record.ended(),
+                words.join("; ")
+            )),
     ];
     for outcome in Outcome::FAILURES {
         let count = record.count(outcome) as f64;
@@ -212,7 +233,12 @@ fn overview(record: &Record) -> String {
         let own = || record.done.iter().filter(move |one| one.kind == kind);
         let mut row = vec![kind.as_str().to_owned(), own().count().to_string()];
         for outcome in Outcome::FAILURES {
-            row.push(own().filter(|one| one.outcome == outcome).count().to_string());
+            row.push(
+                own()
+                    .filter(|one| one.outcome == outcome)
+                    .count()
+                    .to_string(),
+            );
         }
         for percent in [50.0, 99.0, 100.0] {
             let value = record.percentile_ms(Some(kind), percent);

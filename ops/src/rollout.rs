@@ -39,6 +39,10 @@ pub(crate) enum Rollout {
         /// Seconds for which the old colour is kept after everyone has moved.
         #[arg(long, default_value_t = 600.0)]
         bake: f64,
+        /// Seconds for which the old colour is watched before the first stage: what the new one is then
+        /// compared with.
+        #[arg(long, default_value_t = 60.0)]
+        baseline: f64,
         /// Requests on the new colour that a stage needs before it passes without proof.
         #[arg(long, default_value_t = 100)]
         requests_min: u64,
@@ -131,6 +135,7 @@ pub(crate) fn perform(
             observe,
             verdict,
             bake,
+            baseline,
             requests_min,
             detach,
         } => {
@@ -147,6 +152,7 @@ pub(crate) fn perform(
                 "stages": stages,
                 "bake_seconds": bake,
                 "verdict_timeout_seconds": verdict,
+                "baseline_seconds": baseline,
                 "requests_min": requests_min,
             });
             let reply = good(client.post(&path(cluster, "start"), Some(&plan))?)?;

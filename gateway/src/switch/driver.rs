@@ -425,8 +425,16 @@ impl Driver {
             Action::Gate(colour) => {
                 let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
                 let (cluster, colour) = (cluster.to_owned(), *colour);
+                let baseline = running.record.plan.baseline_us();
                 running.tasks.spawn(async move {
-                    let event = match gate(&hub, &cluster, colour).await {
+                    let mut passed = gate(&hub, &cluster, colour).await;
+                    if passed.is_ok() && baseline > 0 {
+                        // Meanwhile the judges learn what the old colour is like. What the gate has shown
+                        // is old by then, so it is asked again.
+                        tokio::time::sleep(Duration::from_micros(baseline.unsigned_abs())).await;
+                        passed = gate(&hub, &cluster, colour).await;
+                    }
+                    let event = match passed {
                         Ok(()) => Event::GatePassed,
                         Err(why) => Event::GateFailed(why),
                     };

@@ -410,7 +410,7 @@ pub fn step(record: &Record, event: &Event, now: Micros) -> Result<Decision, Ref
         Event::Prepared => match record.phase {
             Phase::Preparing { .. } => Ok(decide(
                 record.next(Phase::Gate {
-                    deadline: now + record.plan.gate_timeout_us,
+                    deadline: now + record.plan.gate_timeout_us + record.plan.baseline_us(),
                 }),
                 [Action::Gate(record.to)],
             )),

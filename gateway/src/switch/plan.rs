@@ -32,6 +32,10 @@ pub struct Plan {
     /// Requests on the new colour that a stage needs before anything but proof lets it pass.
     #[serde(default)]
     pub requests_min: u64,
+    /// How long the old colour is watched before the first stage, so that the judges know what to compare
+    /// the new one with. Only where there are stages.
+    #[serde(default)]
+    pub baseline_us: i64,
 }
 
 /// A stage of a canary.
@@ -66,7 +70,7 @@ pub struct Canary {
 }
 
 impl Default for Plan {
-    /// 1, 5, 25 and 50 %, a minute each, and ten minutes of bake.
+    /// 1, 5, 25 and 50 %, a minute each after one of watching the old colour, and ten minutes of bake.
     fn default() -> Self {
         Self {
             stages: [100, 500, 2_500, 5_000].map(Stage::of).to_vec(),
@@ -76,6 +80,7 @@ impl Default for Plan {
             drain_timeout_us: 30 * SECOND,
             bake_us: 600 * SECOND,
             requests_min: 100,
+            baseline_us: 60 * SECOND,
         }
     }
 }
@@ -129,6 +134,7 @@ impl Plan {
             ("verdict timeout", self.verdict_timeout_us, 1),
             ("drain timeout", self.drain_timeout_us, 1),
             ("bake time", self.bake_us, 0),
+            ("baseline", self.baseline_us, 0),
         ];
         for (name, time, least) in times {
             if !(least..=LONGEST_US).contains(&time) {
@@ -136,6 +142,16 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Microseconds for which the old colour is watched before others than it get requests: none where
+    /// everyone moves at once, and nobody stays to be compared with.
+    pub(super) fn baseline_us(&self) -> i64 {
+        if self.stages.is_empty() {
+            0
+        } else {
+            self.baseline_us
+        }
     }
 }
 

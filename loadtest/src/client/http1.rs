@@ -160,7 +160,11 @@ impl Connection {
     /// Sends the request; false where an answer came before its end, or the server takes no more.
     async fn send(&mut self, request: &Request<'_>, body: &[u8]) -> bool {
         let mut text = Vec::with_capacity(512 + body.len());
-        let method = if request.kind.is_post() { "POST" } else { "GET" };
+        let method = if request.kind.is_post() {
+            "POST"
+        } else {
+            "GET"
+        };
         // Writing to a Vec cannot fail.
         let mut line = |part: std::fmt::Arguments<'_>| text.write_fmt(part).is_ok();
         line(format_args!("{method} {} HTTP/1.1\r\n", request.path()));

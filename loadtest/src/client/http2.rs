@@ -149,7 +149,11 @@ async fn exchange(
         return Tried::NotBegun;
     };
     let body = payloads.body(request.payload);
-    let method = if request.kind.is_post() { "POST" } else { "GET" };
+    let method = if request.kind.is_post() {
+        "POST"
+    } else {
+        "GET"
+    };
     let mut head = http::Request::builder()
         .method(method)
         .uri(format!("https://{HOST}{}", request.path()))

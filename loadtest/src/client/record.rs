@@ -47,10 +47,10 @@ pub(crate) struct Answer {
 /// One request that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done {
-    /// When it was due, in microseconds since the load began.
-    pub(crate) due_us: u32,
-    /// From when it was due to its end.
-    pub(crate) took_us: u32,
+    /// When it was due, in microseconds since the load began; an hour fits.
+    due_us: u32,
+    /// From when it was due to its end, in microseconds.
+    took_us: u32,
     pub(crate) kind: Kind,
     pub(crate) outcome: Outcome,
     pub(crate) green: bool,
@@ -141,9 +141,14 @@ impl Answer {
 // === impl Done ===
 
 impl Done {
+    /// When it was due, since the load began.
+    pub(crate) fn due(&self) -> Duration {
+        Duration::from_micros(u64::from(self.due_us))
+    }
+
     /// When it ended, since the load began.
     pub(crate) fn ended(&self) -> Duration {
-        Duration::from_micros(u64::from(self.due_us) + u64::from(self.took_us))
+        self.due() + Duration::from_micros(u64::from(self.took_us))
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -205,7 +210,10 @@ impl Record {
 
     /// How many ended so.
     pub(crate) fn count(&self, outcome: Outcome) -> u64 {
-        self.done.iter().filter(|one| one.outcome == outcome).count() as u64
+        self.done
+            .iter()
+            .filter(|one| one.outcome == outcome)
+            .count() as u64
     }
 
     /// Milliseconds that `percent` (0 to 100) of the requests of `kind`, or of all, did not exceed.

@@ -28,6 +28,7 @@ struct Wanted {
     gate_timeout_seconds: Option<f64>,
     verdict_timeout_seconds: Option<f64>,
     requests_min: Option<u64>,
+    baseline_seconds: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,6 +201,7 @@ fn plan(body: &[u8]) -> Result<Plan, String> {
         (wanted.drain_timeout_seconds, &mut plan.drain_timeout_us),
         (wanted.gate_timeout_seconds, &mut plan.gate_timeout_us),
         (wanted.verdict_timeout_seconds, &mut plan.verdict_timeout_us),
+        (wanted.baseline_seconds, &mut plan.baseline_us),
     ] {
         if let Some(seconds) = wanted {
             *planned = micros(seconds)?;
