@@ -6,6 +6,7 @@
 mod cluster;
 mod directory;
 pub(crate) mod files;
+mod gate;
 mod limit;
 mod listener;
 mod names;

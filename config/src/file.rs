@@ -5,6 +5,7 @@
 //! [`crate::check`]; the program runs on [`crate::runtime`] and never sees these.
 
 mod cluster;
+mod gate;
 mod limit;
 mod listener;
 mod process;
@@ -12,6 +13,7 @@ mod route;
 mod tenant;
 
 pub use cluster::{Balance, Cluster, Colour, Endpoints, Health, HealthKind, UpstreamTls};
+pub use gate::{Gate, GateRequest};
 pub use limit::{Limit, Limits};
 pub use listener::{Certificate, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use process::{AccessLog, Admin, Gateway, LogLevel, Metrics, Store};

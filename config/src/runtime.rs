@@ -9,7 +9,7 @@ pub use crate::file::{Balance, Colour, LogLevel, ProxyProtocol, TlsVersion};
 pub use directory::{Overlay, Tenant, TenantIndex, Tenants};
 
 use crate::{PluginInstance, Problem, Secret};
-use hub_core::{HeaderName, HeaderValue, Method};
+use hub_core::{HeaderName, HeaderValue, LocationId, Method};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -260,6 +260,8 @@ pub enum HealthProbe {
         host: Option<String>,
         /// Wanted status.
         status: u16,
+        /// Wanted in the answer's first 64 KiB; `None` means that only the status counts.
+        body_contains: Option<String>,
     },
 }
 
@@ -277,6 +279,42 @@ pub struct Health {
     pub healthy_after: u8,
     /// Failures in a row.
     pub unhealthy_after: u8,
+}
+
+/// What a colour must show before a rollout lets clients on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gate {
+    /// Connections to each endpoint that are opened and kept.
+    pub warm_connections: u32,
+    /// Requests that each endpoint must answer as told.
+    pub requests: Vec<GateRequest>,
+}
+
+/// A request of a gate and what is wanted of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GateRequest {
+    /// Unique in the gate.
+    pub name: String,
+    /// For whom it is sent. Need not be there: a directory may lose a tenant at any time.
+    pub tenant: Option<LocationId>,
+    /// Method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// Host header; `None` means the endpoint's address.
+    pub host: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Wanted status.
+    pub status: u16,
+    /// Wanted in the first 64 KiB of the body.
+    pub body_contains: Option<String>,
+    /// Wanted SHA-256 of the body.
+    pub body_sha256: Option<[u8; 32]>,
+    /// Longest time to the end of the answer.
+    pub latency_max: Duration,
 }
 
 /// A cluster.
@@ -297,6 +335,8 @@ pub struct Cluster {
     pub tls: Option<UpstreamTls>,
     /// Health check, if any.
     pub health: Option<Health>,
+    /// What a colour must show before a rollout lets clients on it.
+    pub gate: Gate,
     /// Wait for a connection.
     pub connect_timeout: Duration,
     /// Wait for the first byte of the answer.
@@ -406,6 +446,8 @@ pub struct Route {
     pub body_bytes_max: u64,
     /// Pass WebSocket upgrades through.
     pub websocket: bool,
+    /// During a rollout, idempotent requests that failed on the new colour may go to the old one.
+    pub retry_other_colour: bool,
     /// Who may read refusals.
     pub cors: Cors,
 }

@@ -34,6 +34,25 @@ pub const ENDPOINT_HEALTHY: &str = "hub_endpoint_healthy";
 pub const UPSTREAM_CONNECTS_TOTAL: &str = "hub_upstream_connects_total";
 /// Requests tried on a second endpoint, by cluster.
 pub const UPSTREAM_RETRIES_TOTAL: &str = "hub_upstream_retries_total";
+/// Requests that the new colour of a rollout failed, by cluster, colour and outcome: `sent` to the old
+/// colour, or `over_budget`.
+pub const COLOUR_RETRIES_TOTAL: &str = "hub_colour_retries_total";
+/// 1 for the phase in which a cluster's rollout is, by cluster and phase.
+pub const ROLLOUT_PHASE: &str = "hub_rollout_phase";
+/// Changes of a cluster's routing, by cluster.
+pub const ROLLOUT_EPOCH: &str = "hub_rollout_epoch";
+/// Steps of rollouts, by cluster and the phase that they led to.
+pub const ROLLOUT_TRANSITIONS_TOTAL: &str = "hub_rollout_transitions_total";
+/// Rollouts that went back or were given up, by cluster and reason.
+pub const ROLLOUT_ROLLBACKS_TOTAL: &str = "hub_rollout_rollbacks_total";
+/// What judges said, by cluster and outcome (`undecided`, `pass`, `fail`).
+pub const ROLLOUT_VERDICTS_TOTAL: &str = "hub_rollout_verdicts_total";
+/// Checks that kept a gate shut, by cluster and check.
+pub const ROLLOUT_GATE_FAILURES_TOTAL: &str = "hub_rollout_gate_failures_total";
+/// Requests of the present rollout that its judges did not hear of, by cluster.
+pub const ROLLOUT_SAMPLES_LOST_TOTAL: &str = "hub_rollout_samples_lost_total";
+/// From a routing on disk to the routing in force, in seconds, by cluster.
+pub const ROLLOUT_FLIP_SECONDS: &str = "hub_rollout_flip_seconds";
 /// Reloads, by outcome (`applied`, `unchanged`, `rejected`, `needs_upgrade`).
 pub const RELOADS_TOTAL: &str = "hub_config_reloads_total";
 /// When the snapshot in force was taken, in seconds since 1970.
@@ -85,6 +104,10 @@ pub mod label {
     pub const ENDPOINT: &str = "endpoint";
     /// How something ended.
     pub const OUTCOME: &str = "outcome";
+    /// Phase of a rollout.
+    pub const PHASE: &str = "phase";
+    /// A check of a gate.
+    pub const CHECK: &str = "check";
     /// `in` or `out`.
     pub const DIRECTION: &str = "direction";
     /// Path of a file as configured.

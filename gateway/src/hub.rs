@@ -4,6 +4,7 @@ use crate::front::listener::BoundListener;
 use crate::lifecycle::{InFlight, Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::snapshot::{Snapshot, colour_name};
+use crate::switch::metrics::RolloutMetrics;
 use crate::switch::plan::Routing;
 use crate::switch::traffic::Switchboard;
 use crate::telemetry::access_log::Prepared as PreparedLog;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub listener_names: Vec<String>,
     /// Who gets which colour.
     pub switchboard: Switchboard,
+    /// What rollouts do.
+    pub rollouts: RolloutMetrics,
 }
 
 /// One gateway process.
@@ -146,6 +149,7 @@ impl Hub {
         self.metrics.remove_routes(gone);
         let clusters: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
         self.upstreams.retain(|cluster| clusters.contains(cluster));
+        self.rollouts.retain(|cluster| clusters.contains(cluster));
         let Some(old) = old.map(|old| &old.config) else {
             // Everything was made from the first configuration.
             return;
@@ -189,6 +193,7 @@ impl Hub {
     fn add_to(&self, scrape: &mut Scrape) {
         self.access_log.scrape(scrape);
         self.upstreams.scrape(scrape);
+        self.rollouts.scrape(scrape);
         scrape.counter(
             names::LIMITER_EVICTIONS_TOTAL,
             "Keys forgotten by the limiter while they still counted, because its table was full.",

@@ -8,11 +8,13 @@ use crate::front::listener::{BoundListener, Source};
 use crate::front::tls::ListenerTls;
 use crate::hub::{Hub, Shared};
 use crate::lanes::general::GeneralLane;
+use crate::lanes::general::errand::Errands;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limit::Limiter;
 use crate::service::{self, activation::Inherited, notify::Notifier};
 use crate::snapshot::Snapshot;
 use crate::switch::driver::{self, Found, Rollouts};
+use crate::switch::metrics::RolloutMetrics;
 use crate::switch::traffic::Switchboard;
 use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
 use anyhow::Context;
@@ -36,9 +38,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Idle upstream connections that a process keeps. pingora's default of 128 closes and opens
 /// connections all the time under load.
 const UPSTREAM_POOL: usize = 4_096;
-/// Tries of one request: the first, one on another endpoint, and one more for a pooled connection
-/// that turned out to be closed.
-const TRIES_MAX: usize = 3;
+/// Tries of one request, each kind of which has a bound of its own: the first, one on another endpoint, two
+/// for pooled connections that turned out to be closed; and as many on the old colour of a rollout.
+const TRIES_MAX: usize = 8;
 
 /// Longest wait for the access log's last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -106,6 +108,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         refusals: Refusals::new(config.admin.refusals_remembered),
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
         switchboard: Switchboard::default(),
+        rollouts: RolloutMetrics::default(),
     };
     let workers = match config.gateway.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -145,6 +148,8 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
     }
     let attend = service::attend(Arc::clone(&hub), data.handle().clone());
+    let errands = Errands::new(Arc::clone(&hub), proxy, data.handle().clone());
+    let store = store.map(|(store, found)| (store, found, errands));
     let operated = operate(hub, ready_file, reloader, admin_socket, store, attend);
     control.block_on(operated)?;
     // Requests that are still running after the drain's time are cut here.
@@ -233,7 +238,7 @@ async fn operate(
     ready_file: Option<PathBuf>,
     reloader: Reloader,
     admin_socket: AdminSocket,
-    store: Option<(Embedded, Vec<Found>)>,
+    store: Option<(Embedded, Vec<Found>, Errands)>,
     attend: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let admin_address = admin_socket.address()?;
@@ -241,8 +246,9 @@ async fn operate(
     hub.snapshot()
         .clusters
         .start_health_checks(&tokio::runtime::Handle::current());
-    let rollouts = store.map(|(store, found)| {
-        Rollouts::start(Arc::clone(&hub), reloader.clone(), Arc::new(store), found)
+    let rollouts = store.map(|(store, found, errands)| {
+        let (hub, reloader) = (Arc::clone(&hub), reloader.clone());
+        Rollouts::start(hub, reloader, errands, Arc::new(store), found)
     });
     let admin = Admin::new(Arc::clone(&hub), reloader.clone(), rollouts);
     tokio::spawn(async move {

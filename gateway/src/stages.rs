@@ -10,6 +10,7 @@
 
 pub mod accept;
 pub mod detect;
+pub(crate) mod fallback;
 pub mod forward;
 pub mod identify;
 pub mod limit;
@@ -67,6 +68,8 @@ pub struct Exchange {
     permit: Option<Permit>,
     guard: Option<Guard>,
     pub(crate) target: Option<Target>,
+    /// The colour that failed the request before `target`'s was asked.
+    pub(crate) first_colour: Option<Colour>,
     pub(crate) pick: Option<Pick>,
     pub(crate) retries: u32,
     pub(crate) upstream_began: Option<Instant>,
@@ -82,7 +85,7 @@ pub struct Exchange {
     _in_flight: InFlight,
 }
 
-/// Where a request goes: fixed before the first try, the same for a second one.
+/// Where a request goes: fixed before the first try, the same for a second one but for `fallback`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Position of the cluster in the snapshot.
@@ -165,6 +168,15 @@ impl Exchange {
     /// The reason noted by [`Exchange::refuse`].
     pub(crate) fn reason(&self) -> Option<Reason> {
         self.refusal.as_ref().map(|refusal| refusal.reason)
+    }
+
+    /// Gives it a target, and a place on its colour.
+    fn move_to(&mut self, target: Target, guard: Option<Guard>) {
+        if let Some(permit) = &mut self.permit {
+            permit.count_on(target.colour);
+        }
+        self.target = Some(target);
+        self.guard = guard;
     }
 
     /// Its place on a colour.

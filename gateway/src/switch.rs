@@ -1,11 +1,15 @@
 //! Moving a cluster's traffic from one colour to the other, and back.
 //!
 //! [`machine`] decides, purely; [`driver`] writes decisions down and does what they say; [`traffic`] is
-//! who gets which colour; [`watch`] and [`judge`] tell whether the new colour is worse.
+//! who gets which colour; [`gate`] tells whether the new colour may be tried, [`watch`] and [`judge`] whether
+//! it is worse, and [`metrics`] what came of it. [`budget`] bounds second tries on the old colour.
 
+pub mod budget;
 pub mod driver;
+pub(crate) mod gate;
 pub mod judge;
 pub mod machine;
+pub mod metrics;
 pub mod plan;
 pub mod traffic;
 pub mod watch;

@@ -155,6 +155,12 @@ impl Clusters {
         Some(Pick::new(endpoint, cluster, colour, index))
     }
 
+    /// As [`Clusters::pick`], of the endpoint at this position in the configuration.
+    pub(crate) fn pick_at(&self, cluster: usize, colour: Colour, index: usize) -> Option<Pick> {
+        let endpoint = self.endpoints(cluster, colour).get(index)?;
+        Some(Pick::new(endpoint, cluster, colour, index))
+    }
+
     /// The endpoints of a colour of the cluster at this position, in the order of the configuration.
     pub fn endpoints(&self, cluster: usize, colour: Colour) -> &[Arc<Endpoint>] {
         &self.pool(cluster, colour).endpoints

@@ -203,6 +203,9 @@ fn status(client: &Client, cluster: Option<&str>, as_json: bool) -> anyhow::Resu
         for judge in rollout["judges"].as_array().into_iter().flatten() {
             println!("    {}", judge.as_str().unwrap_or_default());
         }
+        if let Some(staying) = staying(&rollout["staying"]) {
+            println!("    {staying}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -290,6 +293,33 @@ fn line(rollout: &Value) -> String {
     line
 }
 
+/// Who is still on the colour that everyone is to leave.
+fn staying(staying: &Value) -> Option<String> {
+    let busiest: Vec<String> = staying["busiest"]
+        .as_array()?
+        .iter()
+        .map(|one| {
+            format!(
+                "{} {}",
+                one["tenant"].as_str().unwrap_or("-"),
+                one["requests"]
+            )
+        })
+        .collect();
+    let colour = staying["colour"].as_str().unwrap_or("-");
+    let all = staying["tenants"].as_u64().unwrap_or(0);
+    let shown = busiest.len();
+    let more = match all.saturating_sub(shown as u64) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let busiest = match shown {
+        0 => "no tenant's".to_owned(),
+        _ => format!("{}{more}", busiest.join(", ")),
+    };
+    Some(format!("still on {colour}, requests by tenant: {busiest}"))
+}
+
 /// What moves while a phase lasts.
 fn progress(rollout: &Value) -> String {
     let now_us = SystemTime::now()
@@ -353,5 +383,16 @@ mod tests {
             "stage": null, "canary_percent": null, "paused": false, "why": "5xx",
         });
         assert_eq!(line(&back), "app: blue -> green: rolled back: 5xx");
+    }
+
+    #[test]
+    fn the_tenants_who_stay_are_told_with_their_requests() {
+        assert_eq!(staying(&Value::Null), None);
+        let busiest = [("a", 3), ("b", 1)].map(|(id, n)| json!({"tenant": id, "requests": n}));
+        let body = json!({"colour": "blue", "tenants": 12, "busiest": busiest});
+        assert_eq!(
+            staying(&body).as_deref(),
+            Some("still on blue, requests by tenant: a 3, b 1 and 10 more")
+        );
     }
 }

@@ -1,10 +1,10 @@
 //! `[[cluster]]`.
 
-use super::files;
 use super::names::Name;
 use super::place::{At, shorten};
 use super::process::{millis, millis_unless_zero};
 use super::scope::Scope;
+use super::{files, gate};
 use super::{path, words};
 use crate::file::{self, Colour, HealthKind};
 use crate::runtime::{self, Endpoint, EndpointAddress, HealthProbe};
@@ -56,6 +56,7 @@ fn cluster(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Cluster) -> Option<r
         None => Some(None),
         Some(file) => health(scope, &at.key("health"), file).map(Some),
     };
+    let gate = gate::gate(scope, &at.key("gate"), &file.gate);
     if file.first_byte_timeout_ms > file.idle_timeout_ms {
         let message = format!(
             "{} is more than idle_timeout_ms ({}), which ends every wait for the upstream; lower it, or \
@@ -72,6 +73,7 @@ fn cluster(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Cluster) -> Option<r
         balance: file.balance,
         tls: tls?,
         health: health?,
+        gate: gate?,
         connect_timeout: millis(file.connect_timeout_ms),
         first_byte_timeout: millis(file.first_byte_timeout_ms),
         idle_timeout: millis(file.idle_timeout_ms),
@@ -272,11 +274,18 @@ fn health(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Health) -> Option<run
                     .map(Some)
                     .map_err(|message| scope.problem(&at.key("host"), message)),
             };
+            let body_contains = match &file.body_contains {
+                None => Ok(None),
+                Some(text) => gate::body_text(text)
+                    .map(Some)
+                    .map_err(|message| scope.problem(&at.key("body_contains"), message)),
+            };
             path_fine.ok()?;
             HealthProbe::Http {
                 path: file.path.clone(),
                 host: host.ok()?,
                 status: file.status,
+                body_contains: body_contains.ok()?,
             }
         }
     };
@@ -290,7 +299,7 @@ fn health(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Health) -> Option<run
 }
 
 /// A `Host` header: host, with a port if need be.
-fn host_and_port(text: &str) -> Result<String, String> {
+pub(super) fn host_and_port(text: &str) -> Result<String, String> {
     let port =
         |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
     match text.rsplit_once(':') {

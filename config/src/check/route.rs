@@ -115,6 +115,7 @@ fn route(
         limits: limits?,
         body_bytes_max: file.body_bytes_max,
         websocket: file.websocket,
+        retry_other_colour: file.retry_other_colour,
         cors: cors?,
     })
 }
@@ -192,25 +193,7 @@ fn hosts(scope: &mut Scope<'_>, at: &At<'_>, list: &[String]) -> Option<Vec<Host
 }
 
 fn methods(scope: &mut Scope<'_>, at: &At<'_>, list: &[String]) -> Option<Vec<Method>> {
-    each(scope, at, list, |text| {
-        let shown = shorten(text);
-        let upper = text.to_ascii_uppercase();
-        let method = Method::from_bytes(text.as_bytes())
-            .ok()
-            .filter(|_| text.len() <= 32);
-        let method =
-            method.ok_or_else(|| format!("{shown:?} is no method; write one such as \"GET\""))?;
-        if matches!(upper.as_str(), "CONNECT" | "TRACE") {
-            return Err(format!("{shown:?} is refused by every listener; remove it"));
-        }
-        if upper != *text {
-            return Err(format!(
-                "{shown:?} is not upper case, and methods have a case; write {:?}",
-                shorten(&upper)
-            ));
-        }
-        Ok(method)
-    })
+    each(scope, at, list, |text| words::method(text))
 }
 
 fn headers(
@@ -235,17 +218,10 @@ fn headers(
             .ok();
         let value = match &file.value {
             None => Some(None),
-            Some(text) => {
-                let value = HeaderValue::from_str(text)
-                    .ok()
-                    .filter(|_| text.trim() == text);
-                if value.is_none() {
-                    let message =
-                        "can be no header's value: no line breaks, and no white space at its ends";
-                    scope.problem(&at.key("value"), message);
-                }
-                value.map(Some)
-            }
+            Some(text) => words::header_value(text)
+                .map_err(|message| scope.problem(&at.key("value"), message))
+                .ok()
+                .map(Some),
         };
         match (name, value) {
             (Some(name), Some(value)) => headers.push((name, value)),

@@ -2,7 +2,7 @@
 
 use super::place::{At, shorten};
 use super::scope::Scope;
-use hub_core::HeaderName;
+use hub_core::{HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -20,13 +20,8 @@ pub(crate) fn names<'f>(
         let section_at = At::ROOT.key(section);
         let entry_at = section_at.index(i);
         let at = entry_at.key("name");
-        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
-        if !(1..=64).contains(&name.len()) || !name.bytes().all(fine) {
-            let name = shorten(name);
-            scope.problem(
-                &at,
-                format!("{name:?} is no name: write 1 to 64 of a-z 0-9 _ -"),
-            );
+        if let Err(message) = name_is_well_formed(name) {
+            scope.problem(&at, message);
         }
         if let Some(first) = names.get(name) {
             if !name.is_empty() {
@@ -42,6 +37,16 @@ pub(crate) fn names<'f>(
         }
     }
     names
+}
+
+/// The name of a section, or of a part of one.
+pub(crate) fn name_is_well_formed(name: &str) -> Result<(), String> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+    if (1..=64).contains(&name.len()) && name.bytes().all(fine) {
+        return Ok(());
+    }
+    let name = shorten(name);
+    Err(format!("{name:?} is no name: write 1 to 64 of a-z 0-9 _ -"))
 }
 
 /// Finds what a key refers to.
@@ -140,6 +145,37 @@ pub(crate) fn header_name(text: &str) -> Result<HeaderName, String> {
             shorten(text)
         )
     })
+}
+
+/// A header's value.
+pub(crate) fn header_value(text: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| text.trim() == text)
+        .ok_or_else(|| {
+            "can be no header's value: no line breaks, and no white space at its ends".into()
+        })
+}
+
+/// A method that listeners take.
+pub(crate) fn method(text: &str) -> Result<Method, String> {
+    let shown = shorten(text);
+    let upper = text.to_ascii_uppercase();
+    let method = Method::from_bytes(text.as_bytes())
+        .ok()
+        .filter(|_| text.len() <= 32);
+    let method =
+        method.ok_or_else(|| format!("{shown:?} is no method; write one such as \"GET\""))?;
+    if matches!(upper.as_str(), "CONNECT" | "TRACE") {
+        return Err(format!("{shown:?} is refused by every listener; remove it"));
+    }
+    if upper != *text {
+        return Err(format!(
+            "{shown:?} is not upper case, and methods have a case; write {:?}",
+            shorten(&upper)
+        ));
+    }
+    Ok(method)
 }
 
 /// `host:port` with a literal address.

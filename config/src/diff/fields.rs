@@ -240,6 +240,7 @@ fn cluster(cluster: &Cluster) -> Fields {
         balance,
         tls,
         health,
+        gate,
         connect_timeout,
         first_byte_timeout,
         idle_timeout,
@@ -274,6 +275,7 @@ fn cluster(cluster: &Cluster) -> Fields {
         ("balance", show(balance)),
         ("tls", Field::Shown(tls.unwrap_or_else(|| "none".into()))),
         ("health", show(health)),
+        ("gate", show(gate)),
         ("connect_timeout_ms", show(connect_timeout)),
         ("first_byte_timeout_ms", show(first_byte_timeout)),
         ("idle_timeout_ms", show(idle_timeout)),
@@ -296,6 +298,7 @@ fn route(config: &Config, route: &Route) -> Fields {
         limits,
         body_bytes_max,
         websocket,
+        retry_other_colour,
         cors,
     } = route;
     let hosts: Vec<_> = hosts
@@ -324,6 +327,7 @@ fn route(config: &Config, route: &Route) -> Fields {
         ("limits", show(&limits)),
         ("body_bytes_max", show(body_bytes_max)),
         ("websocket", show(websocket)),
+        ("retry_other_colour", show(retry_other_colour)),
         ("cors_origins", show(cors)),
     ]
 }
@@ -341,6 +345,7 @@ fn same_route((old_config, old): (&Config, &Route), (new_config, new): (&Config,
         limits,
         body_bytes_max,
         websocket,
+        retry_other_colour,
         cors,
     } = old;
     *hosts == new.hosts
@@ -362,6 +367,7 @@ fn same_route((old_config, old): (&Config, &Route), (new_config, new): (&Config,
                 .map(|index| &new_config.limits[*index].name))
         && *body_bytes_max == new.body_bytes_max
         && *websocket == new.websocket
+        && *retry_other_colour == new.retry_other_colour
         && *cors == new.cors
 }
 

@@ -1,3 +1,4 @@
+use super::Gate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct Cluster {
     /// Active health check. Absent: every endpoint counts as healthy.
     #[serde(default)]
     pub health: Option<Health>,
+    /// What a colour must show before a rollout lets clients on it.
+    #[serde(default)]
+    pub gate: Gate,
     /// Longest wait for a connection (TLS included), in milliseconds; 1 to 60000. Default 1000.
     #[serde(default = "Cluster::connect_timeout_ms")]
     #[schemars(range(min = 1, max = 60000))]
@@ -140,6 +144,10 @@ pub struct Health {
     #[serde(default = "Health::status")]
     #[schemars(range(min = 100, max = 599))]
     pub status: u16,
+    /// Text that must stand in the first 64 KiB of an HTTP check's answer, as its bytes come. Absent: any
+    /// body is fine, and none is read.
+    #[serde(default)]
+    pub body_contains: Option<String>,
     /// Pause between two checks, in milliseconds; 10 to 3600000. Default 2000.
     #[serde(default = "Health::interval_ms")]
     #[schemars(range(min = 10, max = 3600000))]

@@ -40,6 +40,12 @@ pub struct Route {
     /// Pass WebSocket upgrades through. Default false: an upgrade is forwarded as a plain request.
     #[serde(default)]
     pub websocket: bool,
+    /// While a rollout has clients on a new colour: send a request of an idempotent method (RFC 9110,
+    /// section 9.2.2) that failed there, with no body sent yet, once to the old colour. Failed means no
+    /// connection, no answer, or 5xx: the origin may have acted, so its idempotent methods must be so.
+    /// Default false.
+    #[serde(default)]
+    pub retry_other_colour: bool,
     /// Origins that browsers may call from: refusals then carry `Access-Control-Allow-Origin`, so
     /// that the page can read why. `*` for any. Empty: none.
     #[serde(default)]

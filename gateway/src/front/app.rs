@@ -19,7 +19,7 @@ use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Ssl, Stream};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
@@ -48,10 +48,27 @@ pub(crate) struct Connection {
     pub(crate) epoch: Instant,
     /// `source`'s address as a header value: most requests forward just this.
     source_value: HeaderValue,
-    _slot: ConnectionSlot,
+    /// `None` for the gateway's own errands, which take nobody's place.
+    _slot: Option<ConnectionSlot>,
 }
 
 impl Connection {
+    /// What stands for a connection where the gateway itself asks: this host, and the first listener's
+    /// scheme.
+    pub(crate) fn own(hub: &Hub) -> Self {
+        let is_tls = hub.listeners.first().is_some_and(|one| one.tls.is_some());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            listener: 0,
+            scheme: if is_tls { Scheme::Https } else { Scheme::Http },
+            peer: address,
+            source: address,
+            epoch: Instant::now(),
+            source_value: HeaderValue::from_static("127.0.0.1"),
+            _slot: None,
+        }
+    }
+
     /// The listener's settings in force for a request.
     pub(crate) fn settings<'s>(&self, snapshot: &'s Snapshot) -> &'s Listener {
         &snapshot.listeners[self.listener]
@@ -190,7 +207,7 @@ impl Front {
             epoch: opened,
             source_value: HeaderValue::from_str(&source.ip().to_canonical().to_string())
                 .expect("addresses are visible ASCII"),
-            _slot: slot,
+            _slot: Some(slot),
         };
         let Some(tls) = &bound.tls else {
             let (stream, unread) = raw.into_parts();

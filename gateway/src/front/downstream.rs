@@ -113,6 +113,11 @@ impl Progress {
         self.fault.store(reason as u8 + 1, Ordering::Relaxed);
     }
 
+    /// The try that the fault ended is over, and the request goes on.
+    pub(crate) fn clear_fault(&self) {
+        self.fault.store(0, Ordering::Relaxed);
+    }
+
     /// Forgets the request before.
     pub(crate) fn reset(&self) {
         self.fault.store(0, Ordering::Relaxed);

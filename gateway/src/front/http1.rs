@@ -178,6 +178,7 @@ impl Conversation<'_> {
             asked: outgoing.asked(head),
             outgoing: Some(outgoing),
             websocket,
+            errand: None,
             exchange,
         });
         let served = self.front.proxy.process_new_http(session, &self.shutdown);

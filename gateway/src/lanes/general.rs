@@ -7,6 +7,7 @@
 
 mod answer;
 mod deadlines;
+pub(crate) mod errand;
 mod errors;
 mod headers;
 mod peers;
@@ -19,11 +20,13 @@ pub(crate) use peers::Peers;
 use crate::front::downstream::Progress;
 use crate::hub::Hub;
 use crate::stages::forward::HeaderSink as _;
-use crate::stages::{Exchange, forward, pick, record};
+use crate::stages::{Exchange, fallback, forward, pick, record};
+use crate::switch::watch::Ending;
 use answer::{answer, is_answered};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadlines::arm_deadlines;
+use errand::Errand;
 use errors::{WaitsFor, refusal_of};
 use hub_core::{HeaderValue, Method, Reason, Refusal, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -47,6 +50,9 @@ tokio::task_local! {
     pub(crate) static HANDOVER: Cell<Option<Box<Admitted>>>;
 }
 
+/// See [`Context::reuse_retries`].
+const REUSE_RETRIES_MAX: u32 = 2;
+
 /// An HTTP/2 stream as the front hands it over.
 #[derive(Debug)]
 pub(crate) struct StreamContext {
@@ -65,6 +71,8 @@ pub(crate) struct Admitted {
     pub(crate) outgoing: Option<Outgoing>,
     /// The request asks to become a tunnel and its route allows it.
     pub(crate) websocket: bool,
+    /// It is the gateway's own.
+    pub(crate) errand: Option<Errand>,
 }
 
 /// What the record and the gateway's own answers say of a request: its session may be gone by then.
@@ -86,6 +94,10 @@ pub(crate) struct Context {
     body_bytes: u64,
     /// Tries on another endpoint after one that could not be reached.
     connect_retries: u32,
+    /// Tries after a pooled connection that turned out to be closed.
+    reuse_retries: u32,
+    /// An answer was given up for one of the other colour.
+    falls_back: bool,
 }
 
 /// The general lane of one process.
@@ -139,6 +151,20 @@ impl Admitted {
 }
 
 impl Context {
+    /// Whether the request, which its colour failed, goes to the other one, with all tries anew.
+    fn goes_over(&mut self, ending: Ending) -> bool {
+        let Some(admitted) = self.admitted.as_deref_mut() else {
+            return false;
+        };
+        let (exchange, method) = (&mut admitted.exchange, &admitted.asked.method);
+        let goes = fallback::fall_back(exchange, method, self.body_bytes, ending);
+        if goes {
+            admitted.progress.clear_fault();
+            (self.connect_retries, self.reuse_retries) = (0, 0);
+        }
+        goes
+    }
+
     fn admitted(&mut self) -> Result<&mut Admitted> {
         self.admitted
             .as_deref_mut()
@@ -180,6 +206,7 @@ impl ProxyHttp for GeneralLane {
             asked,
             outgoing: None,
             websocket: false,
+            errand: None,
         }));
         match verdict.refusal {
             None => Ok(false),
@@ -200,7 +227,11 @@ impl ProxyHttp for GeneralLane {
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
         let now = Instant::now();
-        if let Err(refusal) = pick::pick(exchange, now) {
+        let picked = match &admitted.errand {
+            None => pick::pick(exchange, now),
+            Some(errand) => errand.pick(exchange),
+        };
+        if let Err(refusal) = picked {
             let status = refusal.reason.status().as_u16();
             exchange.refuse(refusal);
             return Err(Error::new(ErrorType::HTTPStatus(status)));
@@ -222,6 +253,9 @@ impl ProxyHttp for GeneralLane {
             // closely would still get it. Under a key of its own nobody finds it.
             peer.group_key = rand::random();
         }
+        if let Some(errand) = &admitted.errand {
+            errand.prepare(&mut peer);
+        }
         Ok(Box::new(peer))
     }
 
@@ -237,6 +271,9 @@ impl ProxyHttp for GeneralLane {
         let admitted = ctx.admitted()?;
         if !reused {
             record::connected(&admitted.exchange);
+        } else if matches!(admitted.errand, Some(Errand::Close(_))) {
+            // An error now drops the connection, and `error_while_proxy` asks for the next one.
+            return Error::e_explain(ErrorType::ConnectionClosed, "its colour is let go");
         }
         let body_done = session.as_downstream_mut().is_body_done();
         arm_deadlines(admitted, body_done, false);
@@ -307,6 +344,12 @@ impl ProxyHttp for GeneralLane {
             admitted.websocket && record::refuses_upgrade(response.status.as_u16());
         let body_done = session.as_downstream_mut().is_body_done();
         arm_deadlines(admitted, body_done, true);
+        if response.status.is_server_error() && ctx.goes_over(Ending::ServerError) {
+            // Nothing of it is written yet, and an error is how pingora asks for another upstream.
+            ctx.falls_back = true;
+            let status = ErrorType::HTTPStatus(response.status.as_u16());
+            return Err(Error::explain(status, "the other colour is asked").into_up());
+        }
         Ok(())
     }
 
@@ -351,6 +394,11 @@ impl ProxyHttp for GeneralLane {
         let Some(admitted) = ctx.admitted.as_mut() else {
             return error;
         };
+        if matches!(admitted.errand, Some(Errand::Close(_))) {
+            // None is left.
+            error.set_retry(false);
+            return error;
+        }
         let exchange = &mut *admitted.exchange;
         record::connect_failed(exchange);
         let allowed = exchange.target.map_or(0, |target| {
@@ -369,6 +417,7 @@ impl ProxyHttp for GeneralLane {
             exchange.retries += 1;
             record::retried(exchange);
         }
+        let again = again || ctx.goes_over(Ending::ConnectError);
         error.set_retry(again);
         error
     }
@@ -381,19 +430,35 @@ impl ProxyHttp for GeneralLane {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        // pingora's own rule: once more where a kept connection was closed under the request, and the
-        // request may run twice and is still there as a whole.
+        let closes = |admitted: &Admitted| matches!(admitted.errand, Some(Errand::Close(_)));
+        if std::mem::take(&mut ctx.falls_back) || ctx.admitted.as_deref().is_some_and(closes) {
+            error.set_retry(true);
+            return error;
+        }
+        // pingora's own rule: again where a kept connection was closed under the request, and the request
+        // may run twice and is still there as a whole. But not until the pool is empty: a colour that
+        // closes each connection must not take all tries.
         if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated()
         {
             error.set_retry(false);
         } else {
             error.retry.decide_reuse(reused);
+            if ctx.reuse_retries == REUSE_RETRIES_MAX {
+                error.set_retry(false);
+            }
         }
-        if error.retry()
-            && let Some(admitted) = ctx.admitted.as_mut()
-        {
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            return error;
+        };
+        if error.retry() {
+            ctx.reuse_retries += 1;
             admitted.exchange.retries += 1;
             record::retried(&admitted.exchange);
+        } else if !is_answered(session)
+            && let Some(ending) = ended(&error, admitted.progress.fault(), session)
+            && ctx.goes_over(ending)
+        {
+            error.set_retry(true);
         }
         error
     }
@@ -411,13 +476,7 @@ impl ProxyHttp for GeneralLane {
             };
         };
         let exchange = &mut *admitted.exchange;
-        let waits_for = if session.was_upgraded() {
-            WaitsFor::Tunnel
-        } else if session.as_downstream_mut().is_body_done() {
-            WaitsFor::Answer
-        } else {
-            WaitsFor::Body
-        };
+        let waits_for = waits_for(session);
         let code = match refusal_of(error, admitted.progress.fault(), waits_for) {
             // The client went away, or a tunnel was idle: there is nobody to answer.
             None => 0,
@@ -470,4 +529,20 @@ impl ProxyHttp for GeneralLane {
     ) -> bool {
         true
     }
+}
+
+fn waits_for(session: &mut Session) -> WaitsFor {
+    if session.was_upgraded() {
+        WaitsFor::Tunnel
+    } else if session.as_downstream_mut().is_body_done() {
+        WaitsFor::Answer
+    } else {
+        WaitsFor::Body
+    }
+}
+
+/// What an error says of the colour, and whether there is time for another one.
+fn ended(error: &Error, fault: Option<Reason>, session: &mut Session) -> Option<Ending> {
+    let reason = refusal_of(error, fault, waits_for(session))?.reason;
+    record::ending_of(reason).filter(|_| reason != Reason::TotalTimeout)
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::limit::Limiter;
+use crate::switch::metrics::RolloutMetrics;
 use crate::switch::traffic::Switchboard;
 use crate::telemetry::{
     AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics, init_process_log,
@@ -44,6 +45,7 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
         refusals: Refusals::new(1),
         listener_names: vec!["public".into()],
         switchboard: Switchboard::default(),
+        rollouts: RolloutMetrics::default(),
     };
     let first = Snapshot::build(config(BASE), None, &shared);
     let second = Snapshot::build(

@@ -1,8 +1,9 @@
 //! accept: from bytes to an exchange with an id, a client and a snapshot.
 
-use super::{Arrival, BodyLength, Exchange};
+use super::{Arrival, BodyLength, Exchange, Target};
 use crate::hub::Hub;
 use crate::snapshot::Snapshot;
+use hub_config::runtime::TenantIndex;
 use hub_core::{
     Edit, Edits, HeaderName, Headers, Reason, Refusal, RequestId, TraceContext, Version,
 };
@@ -22,6 +23,32 @@ impl Exchange {
         headers: Headers<'_>,
     ) -> Box<Self> {
         hub.metrics.started();
+        Self::new(hub, snapshot, arrival, version, headers)
+    }
+
+    /// An errand of the gateway's own to a target. It is in no metric and no log.
+    pub(crate) fn errand(
+        hub: &Arc<Hub>,
+        snapshot: Arc<Snapshot>,
+        arrival: Arrival,
+        tenant: Option<TenantIndex>,
+        target: Target,
+    ) -> Box<Self> {
+        let headers = Headers::new(&[]);
+        let mut exchange = Self::new(hub, snapshot, arrival, Version::Http11, headers);
+        exchange.tenant = tenant;
+        exchange.target = Some(target);
+        exchange.recorded = true;
+        exchange
+    }
+
+    fn new(
+        hub: &Arc<Hub>,
+        snapshot: Arc<Snapshot>,
+        arrival: Arrival,
+        version: Version,
+        headers: Headers<'_>,
+    ) -> Box<Self> {
         let wall = SystemTime::now();
         let mut rng = rand::rng();
         let unix_ms = wall
@@ -49,6 +76,7 @@ impl Exchange {
             permit: None,
             guard: None,
             target: None,
+            first_colour: None,
             pick: None,
             retries: 0,
             upstream_began: None,

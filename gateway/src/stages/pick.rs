@@ -70,11 +70,7 @@ pub(super) fn aim(exchange: &mut Exchange, snapshot: &Snapshot, route: usize) {
         target.colour = wanted;
         guard = present.enter(target.colour);
     }
-    if let Some(permit) = &mut exchange.permit {
-        permit.count_on(target.colour);
-    }
-    exchange.target = Some(target);
-    exchange.guard = guard;
+    exchange.move_to(target, guard);
 }
 
 /// Picks an endpoint for the first or second try and counts the request on it. The endpoint of an

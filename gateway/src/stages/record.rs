@@ -53,6 +53,14 @@ pub(crate) fn connect_failed(exchange: &mut Exchange) {
     }
 }
 
+/// A try failed, and the request goes on without it.
+pub(crate) fn try_failed(exchange: &mut Exchange, ending: Ending) {
+    if let Some(pick) = exchange.pick.as_mut() {
+        pick.fail(Instant::now());
+    }
+    tell(exchange, ending);
+}
+
 /// The request goes to another endpoint.
 pub(crate) fn retried(exchange: &Exchange) {
     if let Some(target) = exchange.target {
@@ -117,19 +125,30 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
 /// A client that leaves after waiting this long for an answer has met a timeout of its own.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a reason says of the colour; `None` for the gateway's own refusals, and clients that left.
+pub(crate) fn ending_of(reason: Reason) -> Option<Ending> {
+    match reason {
+        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::NoEndpoint => {
+            Some(Ending::ConnectError)
+        }
+        Reason::UpstreamTimeout | Reason::TotalTimeout => Some(Ending::Timeout),
+        Reason::UpstreamFailed => Some(Ending::ServerError),
+        _ => None,
+    }
+}
+
 /// Tells the judges of a rollout how it went.
 fn judge(exchange: &Exchange, reason: Option<Reason>) {
-    let (Some(guard), Some(target)) = (exchange.guard(), exchange.target) else {
+    if exchange.guard().is_none() || exchange.first_colour.is_some() {
+        // They have heard of it: the new colour failed. That the old one is asked more for that reason
+        // says nothing of either.
         return;
-    };
+    }
     let ending = match reason {
-        Some(Reason::ConnectFailed | Reason::ConnectTimeout | Reason::NoEndpoint) => {
-            Ending::ConnectError
-        }
-        Some(Reason::UpstreamTimeout | Reason::TotalTimeout) => Ending::Timeout,
-        Some(Reason::UpstreamFailed) => Ending::ServerError,
-        // The gateway's own refusal, or a client that left: no word about the colour.
-        Some(_) => return,
+        Some(reason) => match ending_of(reason) {
+            Some(ending) => ending,
+            None => return,
+        },
         None if exchange.upstream_first_byte.is_none() => match exchange.upstream_began {
             // The client gave up on a colour that hangs, before a timeout of ours did.
             Some(began) if began.elapsed() >= PATIENCE => Ending::Timeout,
@@ -137,6 +156,13 @@ fn judge(exchange: &Exchange, reason: Option<Reason>) {
         },
         None if exchange.status >= 500 || exchange.upgrade_refused => Ending::ServerError,
         None => Ending::Good,
+    };
+    tell(exchange, ending);
+}
+
+fn tell(exchange: &Exchange, ending: Ending) {
+    let (Some(guard), Some(target)) = (exchange.guard(), exchange.target) else {
+        return;
     };
     let cluster = &exchange.snapshot.config.clusters[target.cluster].name;
     let latency = exchange.upstream_first_byte.unwrap_or_default();
@@ -202,6 +228,7 @@ fn log(exchange: &Exchange, fields: &Fields<'_>, duration: std::time::Duration) 
         duration,
         upstream: exchange.upstream_first_byte,
         retries: exchange.retries,
+        first_colour: exchange.first_colour.map(colour_name),
         user_agent: fields.user_agent,
     });
     if let Some(refusal) = &exchange.refusal {

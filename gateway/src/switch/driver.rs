@@ -3,13 +3,17 @@
 //! One task for all clusters of a process. It waits for nothing but the ledger; what takes time (looking
 //! a colour up, probing it, waiting for requests to end) runs in tasks that answer with an event.
 
+use super::gate;
 use super::judge::{Bench, Ruling};
 use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
+use super::metrics::Cause;
 use super::plan::{Routing, WHOLE};
 use super::watch::Watch;
 use crate::control::reload::Reloader;
 use crate::hub::Hub;
+use crate::lanes::general::errand::Errands;
 use crate::snapshot::colour_name;
+use crate::stages::Target;
 use hub_config::runtime::{Colour, TenantIndex};
 use hub_store::{NewEntry, RolloutLedger, StoreError};
 use parking_lot::Mutex;
@@ -26,9 +30,6 @@ const QUEUE: usize = 256;
 const TICK: Duration = Duration::from_millis(250);
 /// Tries to write a decision down before it is given up for now.
 const APPENDS: u32 = 4;
-/// Successful probes of each endpoint, one after the other, that open the gate.
-const PROBES: u32 = 3;
-const PROBE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A rollout for whoever asks.
 #[derive(Clone, Debug)]
@@ -39,8 +40,6 @@ pub struct View {
     pub rollout: Uuid,
     /// The judges' numbers, while they watch.
     pub judges: Vec<String>,
-    /// Requests on blue and on green.
-    pub on: [usize; 2],
     /// Of the last change of routing: from its record on disk to the moment since when no request picks its
     /// colour by the routing before. One that a failure sends back to the old colour counts for the new one.
     pub flip: Option<Duration>,
@@ -101,6 +100,7 @@ pub struct Found {
 struct Driver {
     hub: Arc<Hub>,
     reloader: Reloader,
+    errands: Errands,
     ledger: Ledger,
     answers: mpsc::Sender<Message>,
     views: Arc<Mutex<BTreeMap<String, View>>>,
@@ -116,6 +116,8 @@ struct Running {
     bench: Option<Bench>,
     /// Look-ups, gates and waits of the present phase; aborted with it.
     tasks: JoinSet<()>,
+    /// Why the judges want to go back, since they last did.
+    blame: Cause,
     /// Decisions that the ledger did not take are tried again with the next tick.
     again: Option<Event>,
 }
@@ -162,21 +164,33 @@ pub async fn find(
 
 impl Rollouts {
     /// Starts the driver on the present runtime. `found` is what [`find`] found.
-    pub fn start(
+    pub(crate) fn start(
         hub: Arc<Hub>,
         reloader: Reloader,
+        errands: Errands,
         ledger: Arc<dyn RolloutLedger>,
         found: Vec<Found>,
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
+        // At once, so that nobody who asks soon after a start hears that there was none.
+        let views = found.iter().map(|found| {
+            let view = View {
+                record: found.record.clone(),
+                rollout: found.rollout,
+                judges: Vec::new(),
+                flip: None,
+            };
+            (found.cluster.clone(), view)
+        });
         let rollouts = Self {
             commands: commands.clone(),
-            views: Arc::default(),
+            views: Arc::new(Mutex::new(views.collect())),
             ledger: Ledger(ledger),
         };
         let driver = Driver {
             hub,
             reloader,
+            errands,
             ledger: rollouts.ledger.clone(),
             answers: commands,
             views: Arc::clone(&rollouts.views),
@@ -242,7 +256,7 @@ impl Driver {
                     "a rollout was under way when the gateway ended; it goes on"
                 );
                 // The ledger was readable a moment ago; where it is not writable, deadlines decide.
-                if let Err(error) = self.carry_out(&cluster, decision).await {
+                if let Err(error) = self.carry_out(&cluster, decision, Cause::Restarts).await {
                     tracing::error!(cluster, %error, "the rollout cannot go on");
                 }
             }
@@ -331,7 +345,7 @@ impl Driver {
             Running::new(record.clone(), entry.rollout),
         );
         if let Some(decision) = machine::recover(&record, unix_us())
-            && let Err(error) = self.carry_out(cluster, decision).await
+            && let Err(error) = self.carry_out(cluster, decision, Cause::Restarts).await
         {
             tracing::error!(cluster, %error, "the rollout cannot go on");
         }
@@ -368,14 +382,16 @@ impl Driver {
         if matches!(event, Event::Start(_)) {
             running.rollout = Uuid::now_v7();
         }
-        self.carry_out(cluster, decision).await
+        let cause = running.cause(event);
+        self.carry_out(cluster, decision, cause).await
     }
 
-    /// Writes a decision down, then acts on it.
+    /// Writes a decision down, then acts on it. `cause` is why, where it goes back.
     async fn carry_out(
         &mut self,
         cluster: &str,
         decision: machine::Decision,
+        cause: Cause,
     ) -> Result<(), Failure> {
         let running = self.clusters.get_mut(cluster).expect("the caller has it");
         let before = running.record.phase.name();
@@ -401,7 +417,9 @@ impl Driver {
             why = why(&record.phase),
             "rollout"
         );
+        self.hub.rollouts.went(cluster, before, after, cause);
         running.record = record;
+        running.fence_fallback();
         let receipt = Durable::version(running.record.version);
         for action in decision.actions(&receipt) {
             self.act(cluster, &action, durable_at);
@@ -424,15 +442,16 @@ impl Driver {
             }
             Action::Gate(colour) => {
                 let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
-                let (cluster, colour) = (cluster.to_owned(), *colour);
+                let (errands, cluster, colour) =
+                    (self.errands.clone(), cluster.to_owned(), *colour);
                 let baseline = running.record.plan.baseline_us();
                 running.tasks.spawn(async move {
-                    let mut passed = gate(&hub, &cluster, colour).await;
+                    let mut passed = pass_gate(&hub, &errands, &cluster, colour).await;
                     if passed.is_ok() && baseline > 0 {
                         // Meanwhile the judges learn what the old colour is like. What the gate has shown
                         // is old by then, so it is asked again.
                         tokio::time::sleep(Duration::from_micros(baseline.unsigned_abs())).await;
-                        passed = gate(&hub, &cluster, colour).await;
+                        passed = pass_gate(&hub, &errands, &cluster, colour).await;
                     }
                     let event = match passed {
                         Ok(()) => Event::GatePassed,
@@ -445,6 +464,9 @@ impl Driver {
                 let routing = running.record.routing.clone();
                 let (old, closed_at) = self.hub.reroute(cluster, routing, epoch);
                 running.flip = closed_at.map(|closed| closed.saturating_duration_since(durable_at));
+                if let Some(flip) = running.flip {
+                    self.hub.rollouts.flipped(cluster, flip);
+                }
                 self.reloader.retire(old);
                 running.attach_watch(&self.hub, cluster);
                 answer(
@@ -481,17 +503,9 @@ impl Driver {
                 });
             }
             Action::Release(colour) => {
-                let hub = Arc::clone(&self.hub);
-                let (cluster, colour) = (cluster.to_owned(), *colour);
-                // Not bound to the phase: it only tells when the last request has left.
-                tokio::spawn(async move {
-                    hub.switchboard.drained(&cluster, colour).await;
-                    tracing::info!(
-                        cluster,
-                        colour = colour_name(colour),
-                        "the colour is released: no request is on it and none will be"
-                    );
-                });
+                let (hub, errands) = (Arc::clone(&self.hub), self.errands.clone());
+                // Not bound to the phase: the last request may take its time.
+                tokio::spawn(release(hub, errands, cluster.to_owned(), *colour));
             }
         }
     }
@@ -513,7 +527,12 @@ impl Driver {
             let running = self.clusters.get_mut(&cluster).expect("just seen");
             let hangs = self.hub.switchboard.on(&cluster, running.record.to) > 0;
             let mut events: Vec<Event> = running.again.take().into_iter().collect();
-            events.extend(running.hear(seconds, hangs));
+            let ruling = running.hear(seconds, hangs);
+            if let (Some(ruling), Some(watch)) = (&ruling, &running.watch) {
+                self.hub.rollouts.ruled(&cluster, ruling);
+                self.hub.rollouts.lost(&cluster, watch.lost());
+            }
+            events.extend(ruling.and_then(|ruling| running.follow(ruling)));
             events.push(Event::Tick);
             for event in events {
                 let message = Message {
@@ -537,10 +556,12 @@ impl Driver {
                 .bench
                 .as_ref()
                 .map_or_else(Vec::new, |bench| bench.explain(seconds)),
-            on: [Colour::Blue, Colour::Green]
-                .map(|colour| self.hub.switchboard.on(cluster, colour)),
             flip: running.flip,
         };
+        let phase = running.record.phase.name();
+        self.hub
+            .rollouts
+            .stands(cluster, phase, running.record.epoch);
         self.views.lock().insert(cluster.to_owned(), view.clone());
         view
     }
@@ -557,6 +578,7 @@ impl Running {
             watch: None,
             bench: None,
             tasks: JoinSet::new(),
+            blame: Cause::NoVerdict,
             again: None,
         }
     }
@@ -574,6 +596,7 @@ impl Running {
         });
         self.bench = Some(Bench::new(&self.record.plan, traffic, seconds));
         self.watch = Some(Arc::default());
+        self.fence_fallback();
         self.attach_watch(hub, cluster);
     }
 
@@ -585,21 +608,49 @@ impl Running {
         }
     }
 
-    /// Lets the judges hear what came in; what they say of it.
-    fn hear(&mut self, seconds: u64, hangs: bool) -> Option<Event> {
+    /// The old colour would not find its schema after a contract step.
+    fn fence_fallback(&self) {
+        if let (Some(watch), true) = (&self.watch, self.record.contracted) {
+            watch.budget.close();
+        }
+    }
+
+    /// Lets the judges hear what came in; what they say of it, where there are some.
+    fn hear(&mut self, seconds: u64, hangs: bool) -> Option<Ruling> {
         let (watch, bench) = (self.watch.as_ref()?, self.bench.as_mut()?);
-        bench.hear(&watch.take(), seconds);
-        let epoch = self.record.epoch;
+        let samples = watch.take();
+        watch.budget.earn(samples.len());
+        bench.hear(&samples, seconds);
         let now = unix_us();
         let enough = match self.record.phase {
             // A tick before the machine gives up waiting for them.
             Phase::Canary { deadline, .. } => now + 2 * TICK.as_micros() as Micros >= deadline,
             _ => false,
         };
-        match bench.rule(seconds, enough, self.record.plan.requests_min, hangs) {
+        let requests_min = self.record.plan.requests_min;
+        Some(bench.rule(seconds, enough, requests_min, hangs))
+    }
+
+    fn follow(&mut self, ruling: Ruling) -> Option<Event> {
+        let epoch = self.record.epoch;
+        match ruling {
             Ruling::Undecided => None,
             Ruling::Pass => Some(Event::Pass { epoch }),
-            Ruling::Fail(why) => Some(Event::Fail { epoch, why }),
+            Ruling::Fail(cause, why) => {
+                self.blame = cause;
+                Some(Event::Fail { epoch, why })
+            }
+        }
+    }
+
+    /// Why it goes back, if it does.
+    fn cause(&self, event: &Event) -> Cause {
+        match (event, self.record.phase.name()) {
+            (Event::Fail { .. }, _) => self.blame,
+            (Event::Abort | Event::Accept, _) => Cause::Operator,
+            (Event::PrepareFailed(_), _) | (Event::Tick, Name::Preparing) => Cause::Prepare,
+            (Event::GateFailed(_), _) | (Event::Tick, Name::Gate) => Cause::Gate,
+            _ => Cause::NoVerdict,
         }
     }
 
@@ -666,7 +717,8 @@ fn why(phase: &Phase) -> Option<&str> {
     }
 }
 
-/// The colour is there to be rolled out.
+/// The colour is there to be rolled out. What can be known of it without asking it belongs here: its
+/// endpoints, the schema that it needs.
 fn prepared(hub: &Hub, cluster: &str, colour: Colour) -> Result<(), String> {
     let snapshot = hub.snapshot();
     let index = index_of(&snapshot, cluster)?;
@@ -686,16 +738,47 @@ fn index_of(snapshot: &crate::snapshot::Snapshot, cluster: &str) -> Result<usize
         .ok_or_else(|| format!("cluster {cluster:?} was removed from the configuration"))
 }
 
-/// Every endpoint of the colour answers its probe a few times in a row.
-async fn gate(hub: &Hub, cluster: &str, colour: Colour) -> Result<(), String> {
+/// Whether the gate opens; counts what kept it shut.
+async fn pass_gate(
+    hub: &Hub,
+    errands: &Errands,
+    cluster: &str,
+    colour: Colour,
+) -> Result<(), String> {
     let snapshot = hub.snapshot();
-    let index = index_of(&snapshot, cluster)?;
-    for round in 0..PROBES {
-        if round > 0 {
-            tokio::time::sleep(PROBE_PAUSE).await;
+    let target = Target {
+        cluster: index_of(&snapshot, cluster)?,
+        colour,
+    };
+    let passed = gate::gate(&snapshot, errands, target).await;
+    passed.map_err(|failed| {
+        hub.rollouts.gate_failed(cluster, failed.check);
+        failed.why
+    })
+}
+
+/// Waits for a colour's last request, then closes its connections. Ends early where the colour is asked for
+/// again.
+async fn release(hub: Arc<Hub>, errands: Errands, cluster: String, colour: Colour) {
+    hub.switchboard.drained(&cluster, colour).await;
+    let mut look = tokio::time::interval(TICK);
+    loop {
+        look.tick().await;
+        let Some(present) = hub.switchboard.present(&cluster) else {
+            return;
+        };
+        if present.routing.reaches(colour) || present.is_watched() {
+            return;
         }
-        let config = &snapshot.config.clusters[index];
-        snapshot.clusters.probe(config, index, colour).await?;
+        // Tenants who are kept on it, and requests that fell back to it.
+        if hub.switchboard.on(&cluster, colour) == 0 {
+            break;
+        }
     }
-    Ok(())
+    errands.close_pooled(&cluster, colour).await;
+    tracing::info!(
+        cluster,
+        colour = colour_name(colour),
+        "the colour is released: no request is on it, and its connections are closed"
+    );
 }

@@ -1,5 +1,6 @@
 //! The judges of one rollout: samples in, verdicts out. Pure but for the clock that the caller brings.
 
+use super::metrics::Cause;
 use super::plan::{Plan, WHOLE};
 use super::watch::{Ending, Sample};
 use hub_stats::judge::errors::{self, Errors};
@@ -23,8 +24,8 @@ pub enum Ruling {
     Undecided,
     /// The new colour is not worse.
     Pass,
-    /// It is, or nothing is known of it.
-    Fail(String),
+    /// It is, or nothing is known of it: which rule says so, and its numbers.
+    Fail(Cause, String),
 }
 
 /// All judges of one rollout.
@@ -114,6 +115,15 @@ impl Bench {
                 Ending::ConnectError => bucket.connect_errors += 1,
                 Ending::Timeout => bucket.timeouts += 1,
             }
+            let answered = matches!(sample.ending, Ending::Good | Ending::ServerError);
+            if answered {
+                bucket.latency.record(latency);
+            }
+            if sample.epoch < self.epoch {
+                // It began before the step. The sequential tests compare what a step did, and such a
+                // request had another routing, and met what a colour was before: for them it never was.
+                continue;
+            }
             // In which step it moves, by its place; those who only move at the end tell a bad hour from a
             // bad colour.
             let last = self.shares.len();
@@ -127,8 +137,7 @@ impl Bench {
             let cell = self.open.entry((stratum, arm_index(arm))).or_default();
             cell.requests += 1;
             cell.failed += u32::from(failed);
-            if matches!(sample.ending, Ending::Good | Ending::ServerError) {
-                bucket.latency.record(latency);
+            if answered {
                 cell.latency.record(latency);
             }
         }
@@ -168,13 +177,18 @@ impl Bench {
             } if !hangs && self.expected(silent_seconds, other_requests) < MISSED_MIN => {
                 return Ruling::Undecided;
             }
-            bad @ (fast::Verdict::Breach(_) | fast::Verdict::NoData { .. }) => {
-                return Ruling::Fail(bad.to_string());
+            bad @ fast::Verdict::Breach(breach) => {
+                return Ruling::Fail(breach.rule.into(), bad.to_string());
+            }
+            bad @ fast::Verdict::NoData { .. } => {
+                return Ruling::Fail(Cause::Silence, bad.to_string());
             }
         }
         let looks = [self.errors.look(), self.latency.look()];
-        if let Some(worse) = looks.iter().find(|look| look.is_worse()) {
-            return Ruling::Fail(worse.to_string());
+        for (look, cause) in looks.iter().zip([Cause::Failures, Cause::Latency]) {
+            if look.is_worse() {
+                return Ruling::Fail(cause, look.to_string());
+            }
         }
         let shown = looks
             .iter()
@@ -270,7 +284,7 @@ mod tests {
     fn a_colour_that_fails_outright_is_found_within_two_seconds() {
         for ending in [Ending::ServerError, Ending::ConnectError, Ending::Timeout] {
             let bench = bench(2, 1, ending);
-            let Ruling::Fail(why) = bench.rule(61, false, 0, false) else {
+            let Ruling::Fail(_, why) = bench.rule(61, false, 0, false) else {
                 panic!("{ending:?}: {:?}", bench.explain(61));
             };
             assert!(why.contains("100"), "{why}");
@@ -292,7 +306,7 @@ mod tests {
     fn a_small_share_of_failures_is_found_by_the_sequential_judge() {
         // 2 %: below the thresholds of the fast guard.
         let bench = bench(100, 50, Ending::ServerError);
-        let Ruling::Fail(why) = bench.rule(159, false, 0, false) else {
+        let Ruling::Fail(_, why) = bench.rule(159, false, 0, false) else {
             panic!("{:?}", bench.explain(159));
         };
         assert!(why.starts_with("worse: "), "{why}");
@@ -314,13 +328,49 @@ mod tests {
     #[test]
     fn a_colour_that_should_be_heard_of_and_is_not_fails() {
         let ruling = silent(1_000).rule(11, true, 0, false);
-        assert!(matches!(ruling, Ruling::Fail(_)), "{ruling:?}");
+        assert!(matches!(ruling, Ruling::Fail(..)), "{ruling:?}");
     }
 
     #[test]
     fn silence_where_little_was_to_be_heard_says_nothing_unless_requests_hang() {
         assert_eq!(silent(1).rule(11, true, 1, false), Ruling::Undecided);
-        assert!(matches!(silent(1).rule(11, true, 1, true), Ruling::Fail(_)));
+        assert!(matches!(
+            silent(1).rule(11, true, 1, true),
+            Ruling::Fail(..)
+        ));
+    }
+
+    #[test]
+    fn requests_that_began_before_a_step_say_nothing_of_it() {
+        // 2 % failures and ten times the latency, all of them begun before: below the fast guard.
+        let judged = |epoch: u64| {
+            let mut bench = bench(1, u64::MAX, Ending::Good);
+            bench.begin_step(2, 2_500, 61);
+            let mut number = 100_000;
+            for second in 61..100 {
+                let samples: Vec<Sample> = (0..1_000)
+                    .map(|request| {
+                        number += 1;
+                        let on_new = request % 20 == 0;
+                        let fails = on_new && number / 20 % 50 == 0;
+                        let ends = if fails {
+                            Ending::ServerError
+                        } else {
+                            Ending::Good
+                        };
+                        let began = if on_new { epoch } else { 2 };
+                        Sample {
+                            epoch: began,
+                            ..sample(number, on_new, ends)
+                        }
+                    })
+                    .collect();
+                bench.hear(&samples, second);
+            }
+            bench.rule(99, false, 0, false)
+        };
+        assert!(matches!(judged(2), Ruling::Fail(Cause::Failures, _)));
+        assert_eq!(judged(1), Ruling::Undecided);
     }
 
     #[test]

@@ -126,6 +126,19 @@ impl Generation {
         self.watch.store(None);
     }
 
+    /// True while a rollout is under way.
+    pub fn is_watched(&self) -> bool {
+        self.watch.load().is_some()
+    }
+
+    /// Where a request may go that `failed` failed: from the new colour of a rollout to the old one, as
+    /// long as clients are on the new one and the old one is kept.
+    pub fn fallback(&self, failed: Colour) -> Option<(Colour, Arc<Watch>)> {
+        let watch = self.watch.load();
+        let (to, watch) = watch.as_deref()?;
+        (failed == *to && self.routing.reaches(*to)).then(|| (to.other(), Arc::clone(watch)))
+    }
+
     /// Requests on `colour`.
     pub fn on(&self, colour: Colour) -> usize {
         let counts = self.counts.iter();
@@ -157,6 +170,29 @@ impl Generation {
 }
 
 impl Guard {
+    /// See [`Generation::fallback`], from the colour that the request is on.
+    pub fn fallback(&self) -> Option<(Colour, Arc<Watch>)> {
+        self.generation.fallback(self.colour)
+    }
+
+    /// A place on `colour`, which [`Guard::fallback`] told: in the request's own generation, or where that
+    /// was replaced, in the present one. `None` where the colour was let go meanwhile.
+    pub fn move_to(&self, colour: Colour, board: &Switchboard, cluster: &str) -> Option<Self> {
+        let mut generation = Arc::clone(&self.generation);
+        loop {
+            let guard = generation.enter(colour);
+            // Entered first and looked second, as whoever lets the colour go does it the other way round.
+            if !generation.routing.reaches(colour) && generation.fallback(colour.other()).is_none()
+            {
+                return None;
+            }
+            if guard.is_some() {
+                return guard;
+            }
+            generation = board.present(cluster)?;
+        }
+    }
+
     /// Tells the judges, where there are some, how the request ended. `who` is the tenant's id, or the
     /// client's address.
     pub fn tell(&self, cluster: &str, id: &[u8], latency: Duration, ending: Ending) {

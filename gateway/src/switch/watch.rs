@@ -1,6 +1,7 @@
 //! What the data plane tells the judges: one small sample for each request of a cluster that is being
 //! rolled out, and nothing at all for the others.
 
+use super::budget::Budget;
 use crate::telemetry::shards::thread_number;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +45,8 @@ pub struct Sample {
 pub struct Watch {
     shards: [Mutex<Vec<Sample>>; SHARDS],
     lost: AtomicU64,
+    /// Of requests that the new colour failed and the old one may serve.
+    pub budget: Budget,
 }
 
 impl Watch {

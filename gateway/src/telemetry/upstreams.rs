@@ -13,6 +13,8 @@ pub struct UpstreamCounters {
     connected: AtomicU64,
     failed: AtomicU64,
     retried: AtomicU64,
+    fell_back: AtomicU64,
+    over_budget: AtomicU64,
 }
 
 /// Counters of all clusters. Outlives reloads; bounded by the configuration.
@@ -35,6 +37,16 @@ impl UpstreamCounters {
     /// A request tried another endpoint.
     pub fn retried(&self) {
         self.retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This colour failed a request, which the old one got.
+    pub fn fell_back(&self) {
+        self.fell_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As [`UpstreamCounters::fell_back`], but the budget was spent.
+    pub fn over_budget(&self) {
+        self.over_budget.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -78,6 +90,21 @@ impl UpstreamMetrics {
                 &[(label::CLUSTER, cluster), (label::COLOUR, colour)],
                 counters.retried.load(Ordering::Relaxed),
             );
+            for (outcome, counter) in [
+                ("sent", &counters.fell_back),
+                ("over_budget", &counters.over_budget),
+            ] {
+                scrape.counter(
+                    names::COLOUR_RETRIES_TOTAL,
+                    "Requests that this colour failed in a rollout, sent to the old colour or not.",
+                    &[
+                        (label::CLUSTER, cluster),
+                        (label::COLOUR, colour),
+                        (label::OUTCOME, outcome),
+                    ],
+                    counter.load(Ordering::Relaxed),
+                );
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One health check: connects to an endpoint and, where asked to, wants a status of a path.
 //!
 //! Small on purpose: HTTP/1.1, one request a connection, and of the answer the status line alone, at
-//! most [`ANSWER_BYTES_MAX`] of it. Errors are sentences for the log and the admin API. The caller
+//! most [`ANSWER_BYTES_MAX`] of it, or where a text is wanted, so much more that it is found. Errors are sentences for the log and the admin API. The caller
 //! bounds the time.
 
 use super::checks::TlsSettings;
@@ -17,6 +17,8 @@ use tokio_rustls::TlsConnector;
 
 /// Most bytes of an answer that are read, heads of informational answers included.
 const ANSWER_BYTES_MAX: usize = 4_096;
+/// Most bytes behind them in which a text is looked for.
+const BODY_BYTES_MAX: usize = 65_536;
 
 /// How to make a TLS connection, and to whom.
 #[derive(Clone)]
@@ -78,7 +80,13 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     endpoint: &Endpoint,
     probe: &HealthProbe,
 ) -> Result<(), String> {
-    let HealthProbe::Http { path, host, status } = probe else {
+    let HealthProbe::Http {
+        path,
+        host,
+        status,
+        body_contains,
+    } = probe
+    else {
         return Ok(());
     };
     let host = match (host, endpoint.address()) {
@@ -97,10 +105,12 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     let mut answer = Vec::new();
     loop {
         if let Some(got) = final_status(&answer, *status)? {
-            return if got == *status {
-                Ok(())
-            } else {
-                Err(format!("answered {got}, not {status}"))
+            if got != *status {
+                return Err(format!("answered {got}, not {status}"));
+            }
+            return match body_contains {
+                None => Ok(()),
+                Some(text) => find(stream, answer, text).await,
             };
         }
         let room = ANSWER_BYTES_MAX - answer.len();
@@ -110,6 +120,27 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         let mut part = (&mut stream).take(room as u64);
         if part.read_buf(&mut answer).await.map_err(broke)? == 0 {
             return Err("the connection was closed before an answer".into());
+        }
+    }
+}
+
+/// Looks for `text` behind the head of an answer of which `answer` has been read.
+async fn find<S: AsyncRead + Unpin>(
+    mut stream: S,
+    mut answer: Vec<u8>,
+    text: &str,
+) -> Result<(), String> {
+    let finder = memchr::memmem::Finder::new(text);
+    let bytes_max = ANSWER_BYTES_MAX + BODY_BYTES_MAX;
+    loop {
+        let body = memchr::memmem::find(&answer, b"\r\n\r\n").map(|head| &answer[head + 4..]);
+        if body.is_some_and(|body| finder.find(body).is_some()) {
+            return Ok(());
+        }
+        let mut part = (&mut stream).take((bytes_max - answer.len()) as u64);
+        // What is cut off in the middle does not hold it either.
+        if matches!(part.read_buf(&mut answer).await, Ok(0) | Err(_)) {
+            return Err(format!("{text:?} is not in the body"));
         }
     }
 }

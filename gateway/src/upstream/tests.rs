@@ -371,6 +371,7 @@ impl Origin {
                 path: "/up".into(),
                 host: None,
                 status: 200,
+                body_contains: None,
             },
             interval: Duration::from_millis(10),
             timeout: Duration::from_secs(5),

@@ -2,10 +2,142 @@
 
 use crate::site::{Site, answer_soon, probe, request, soon, whether};
 use crate::{Row, row};
-use hub_testkit::{Behaviour, Reply};
+use hub_testkit::{Behaviour, RecordedRequest, Reply};
 use serde_json::{Value, json};
 
 pub(crate) fn rows() -> Vec<Row> {
+    [clusters(), gates()].into_iter().flatten().collect()
+}
+
+/// Rows about what the gate of a rollout asks of green: green's requests are those of the gate alone, or
+/// whether it opens shows in the phase.
+fn gates() -> Vec<Row> {
+    let with = |request: Value| {
+        vec![
+            (
+                "cluster[].endpoints",
+                json!({ "blue": ["{blue}"], "green": ["{green}"] }),
+            ),
+            ("store.directory", json!("{dir}/store")),
+            ("cluster[].gate.warm_connections", json!(0)),
+            ("cluster[].gate.requests[]", request),
+        ]
+    };
+    let asks = |key, a: Value, b: Value, probe| {
+        let request = json!({ "name": "one", "path": "/asked" });
+        row(key, a, b, &with(request), probe)
+    };
+    let tenants = ("tenant", json!([{ "id": "loc_1" }, { "id": "loc_2" }]));
+    let header = |name: &str, value: &str| {
+        let header = json!({ "name": name, "value": value });
+        with(json!({ "name": "one", "path": "/asked", "headers": [header] }))
+    };
+    let of_tenant = [
+        with(json!({ "name": "one", "path": "/asked" })),
+        vec![tenants],
+    ]
+    .concat();
+    vec![
+        asks(
+            "cluster[].gate.warm_connections",
+            0.into(),
+            3.into(),
+            probe!(site => {
+                site.roll_out("canary").await;
+                format!("{} connections", site.green.connections())
+            }),
+        ),
+        asks(
+            "cluster[].gate.requests[].name",
+            "one".into(),
+            "two".into(),
+            probe!(site => {
+                site.green.on("/asked", Reply::new(500));
+                gate_says(site).await
+            }),
+        ),
+        row(
+            "cluster[].gate.requests[].tenant",
+            "loc_1",
+            "loc_2",
+            &of_tenant,
+            probe!(site => format!("{:?}", asked(site).await.header("x-location-id"))),
+        ),
+        asks(
+            "cluster[].gate.requests[].method",
+            "GET".into(),
+            "DELETE".into(),
+            probe!(site => asked(site).await.method),
+        ),
+        asks(
+            "cluster[].gate.requests[].path",
+            "/one".into(),
+            "/two?q".into(),
+            probe!(site => asked(site).await.target),
+        ),
+        asks(
+            "cluster[].gate.requests[].host",
+            "one.test".into(),
+            "two.test".into(),
+            probe!(site => format!("{:?}", asked(site).await.header("host"))),
+        ),
+        row(
+            "cluster[].gate.requests[].headers[].name",
+            "x-one",
+            "x-two",
+            &header("x-a", "1"),
+            probe!(site => format!("{:?}", asked(site).await.header("x-one"))),
+        ),
+        row(
+            "cluster[].gate.requests[].headers[].value",
+            "1",
+            "2",
+            &header("x-a", "0"),
+            probe!(site => format!("{:?}", asked(site).await.header("x-a"))),
+        ),
+        asks(
+            "cluster[].gate.requests[].status",
+            200.into(),
+            404.into(),
+            probe!(site => gate_says(site).await),
+        ),
+        asks(
+            "cluster[].gate.requests[].body_contains",
+            "green".into(),
+            "no such text".into(),
+            probe!(site => gate_says(site).await),
+        ),
+        asks(
+            "cluster[].gate.requests[].body_sha256",
+            Value::Null,
+            "0".repeat(64).into(),
+            probe!(site => gate_says(site).await),
+        ),
+        asks(
+            "cluster[].gate.requests[].latency_ms_max",
+            100.into(),
+            60_000.into(),
+            probe!(site => {
+                site.green.on("/asked", Behaviour::Hang);
+                whether(site.roll_out("canary")).await
+            }),
+        ),
+    ]
+}
+
+/// What green was asked by its gate.
+async fn asked(site: &Site) -> RecordedRequest {
+    site.roll_out("canary").await;
+    site.green.requests()[0].clone()
+}
+
+/// Where a rollout gets, and why no further.
+async fn gate_says(site: &Site) -> String {
+    let rollout = site.roll_out("canary").await;
+    format!("{} {}", rollout["phase"], rollout["why"])
+}
+
+fn clusters() -> Vec<Row> {
     let endpoints = |blue: &[&str]| ("cluster[].endpoints.blue", json!(blue));
     let both = (
         "cluster[].endpoints",
@@ -172,6 +304,15 @@ pub(crate) fn rows() -> Vec<Row> {
             "cluster[].health.status",
             200.into(),
             503.into(),
+            probe!(site => {
+                site.blue.wait_for_requests(3).await;
+                healthy(site).await
+            }),
+        ),
+        health_row(
+            "cluster[].health.body_contains",
+            "colour".into(),
+            "no such text".into(),
             probe!(site => {
                 site.blue.wait_for_requests(3).await;
                 healthy(site).await

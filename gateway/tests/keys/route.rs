@@ -2,6 +2,7 @@
 
 use crate::site::{Site, answer, brief, probe, request};
 use crate::{Row, row};
+use hub_testkit::Reply;
 use serde_json::{Value, json};
 
 const ONE: &str = "X-Location-Id: loc_1\r\n";
@@ -131,6 +132,23 @@ fn routes() -> Vec<Row> {
                 json!({ "name": "narrow", "by": "route", "requests": 1, "per_ms": 3_600_000 }),
             )],
             probe!(site => site.nth(2, "").await),
+        ),
+        row(
+            "route[].retry_other_colour",
+            false,
+            true,
+            &[
+                (
+                    "cluster[].endpoints",
+                    json!({ "blue": ["{blue}"], "green": ["{green}"] }),
+                ),
+                ("store.directory", json!("{dir}/store")),
+            ],
+            probe!(site => {
+                site.green.on("/work", Reply::new(500));
+                site.roll_out("canary").await;
+                site.status("/work", "").await
+            }),
         ),
         row(
             "route[].body_bytes_max",

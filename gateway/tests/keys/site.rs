@@ -157,6 +157,23 @@ impl Site {
         format!("{values:?}")
     }
 
+    /// Rolls the other colour out, to nearly everyone at first, and waits for this phase.
+    pub(crate) async fn roll_out(&self, phase: &str) -> Value {
+        let cluster = self.config["cluster"][0]["name"].as_str().expect("a name");
+        let plan = r#"{"stages":[{"percent":99.99,"observe_seconds":600}]}"#;
+        let path = format!("/v1/rollouts/{cluster}/start");
+        let (status, begun) = self.hub.admin("POST", &path, plan).await;
+        assert_eq!(status, 200, "{begun}");
+        loop {
+            let (_, body) = self.hub.admin("GET", "/v1/rollouts", "").await;
+            let rollout = &body["rollouts"][0];
+            if rollout["phase"] == phase || rollout["over"] == true {
+                return rollout.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Colour of the origin that answers, or the refusal.
     pub(crate) async fn colour(&self, headers: &str) -> String {
         let answer = self.get("/", headers).await;

@@ -57,6 +57,15 @@ fn cluster(new: &str, at: &'static str, message: &'static str) -> Case {
     )
 }
 
+fn gate(new: &str, key: &str, message: &'static str) -> Case {
+    let at = format!("cluster \"app\".gate.requests[0].{key}");
+    cluster(
+        &format!("gate = {{ requests = [{{ name = \"a\", {new} }}] }}"),
+        String::leak(at),
+        message,
+    )
+}
+
 fn route(new: &str, at: &'static str, message: &'static str) -> Case {
     after(new, 12, at, message)
 }
@@ -191,6 +200,20 @@ fn upstream() -> Vec<Case> {
         cluster("health = { interval_ms = 100, timeout_ms = 200 }", r#"cluster "app".health.timeout_ms"#, "more than interval_ms"),
         cluster("health = { kind = \"http\", path = \"x\" }", r#"cluster "app".health.path"#, "does not start with"),
         cluster("health = { kind = \"http\", host = \"a b\" }", r#"cluster "app".health.host"#, "no host name"),
+        cluster("health = { kind = \"http\", body_contains = \"\" }", r#"cluster "app".health.body_contains"#, "is empty"),
+        cluster("gate = { warm_connections = 65 }", r#"cluster "app".gate.warm_connections"#, "from 0 to 64"),
+        gate("path = \"x\"", "path", "does not start with"),
+        gate("path = \"/\", method = \"get\"", "method", "write \"GET\""),
+        gate("path = \"/\", tenant = \"a b\"", "tenant", "a b"),
+        gate("path = \"/\", host = \"a b\"", "host", "no host name"),
+        gate("path = \"/\", status = 101", "status", "from 200 to 599"),
+        gate("path = \"/\", headers = [{ name = \"Host\", value = \"a\" }]", "headers[0].name", "not for a gate to set"),
+        gate("path = \"/\", headers = [{ name = \"x\", value = \" a\" }]", "headers[0].value", "no header's value"),
+        gate("path = \"/\", body_contains = \"\"", "body_contains", "is empty"),
+        gate("path = \"/\", body_sha256 = \"00\"", "body_sha256", "64 hexadecimal digits"),
+        gate("path = \"/\", latency_ms_max = 0", "latency_ms_max", "from 1 to 60000"),
+        cluster("gate = { requests = [{ name = \"A\", path = \"/\" }] }", r#"cluster "app".gate.requests[0].name"#, "is no name"),
+        cluster("gate = { requests = [{ name = \"a\", path = \"/\" }, { name = \"a\", path = \"/\" }] }", r#"cluster "app".gate.requests[1].name"#, "is taken"),
     ]
 }
 

@@ -2,9 +2,10 @@
 
 use super::{Admin, problem};
 use crate::control::audit;
+use crate::hub::Hub;
 use crate::snapshot::colour_name;
 use crate::switch::driver::{Failure, Rollouts, View};
-use crate::switch::machine::{Event, Phase};
+use crate::switch::machine::{Event, Name, Phase};
 use crate::switch::plan::{Plan, Stage};
 use axum::Json;
 use axum::body::Bytes;
@@ -68,7 +69,8 @@ pub(super) async fn list(State(admin): State<Admin>) -> Response {
     match rollouts(&admin) {
         Ok(rollouts) => {
             let views = rollouts.views();
-            let shown: Vec<Value> = views.iter().map(|(name, view)| show(name, view)).collect();
+            let show = |(name, view): (&String, &View)| show(&admin.hub, name, view);
+            let shown: Vec<Value> = views.iter().map(show).collect();
             Json(json!({ "rollouts": shown })).into_response()
         }
         Err(response) => response,
@@ -112,7 +114,7 @@ pub(super) async fn command(
         audit::write(&hub.snapshot().config.admin, "admin", "rollout", &detail);
     });
     match outcome {
-        Ok(view) => Json(show(&cluster, &view)).into_response(),
+        Ok(view) => Json(show(&admin.hub, &cluster, &view)).into_response(),
         Err(failure) => {
             let (status, code) = match &failure {
                 Failure::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown_cluster"),
@@ -220,9 +222,42 @@ fn micros(seconds: f64) -> Result<i64, String> {
     }
 }
 
-fn show(cluster: &str, view: &View) -> Value {
+/// Most tenants that are shown on a colour that is being left.
+const STAYING_MAX: usize = 10;
+
+/// The colour that everyone is to leave, and the tenants with most requests on it. They are counted
+/// over all clusters. Linear in tenants while there are such requests.
+fn staying(hub: &Hub, view: &View, on: [usize; 2]) -> Value {
+    let record = &view.record;
+    let left = match record.phase.name() {
+        Name::Switched | Name::Bake | Name::Committed => record.from,
+        Name::RollingBack | Name::RolledBack => record.to,
+        Name::Idle | Name::Preparing | Name::Gate | Name::Canary | Name::Frozen => {
+            return Value::Null;
+        }
+    };
+    if on[left as usize] == 0 {
+        return Value::Null;
+    }
+    let snapshot = hub.snapshot();
+    let tenants = snapshot.config.tenants.iter();
+    let mut busy: Vec<(u32, &str)> = tenants
+        .map(|(index, tenant)| (snapshot.tenant(index).on(left), tenant.id.as_str()))
+        .filter(|(requests, _)| *requests > 0)
+        .collect();
+    busy.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let shown: Vec<Value> = busy
+        .iter()
+        .take(STAYING_MAX)
+        .map(|(requests, tenant)| json!({"tenant": tenant, "requests": requests}))
+        .collect();
+    json!({"colour": colour_name(left), "tenants": busy.len(), "busiest": shown})
+}
+
+fn show(hub: &Hub, cluster: &str, view: &View) -> Value {
     let record = &view.record;
     let colour = |colour: Colour| colour_name(colour);
+    let on = [Colour::Blue, Colour::Green].map(|one| hub.switchboard.on(cluster, one));
     let until_us = match record.phase {
         Phase::Preparing { deadline }
         | Phase::Gate { deadline }
@@ -258,7 +293,8 @@ fn show(cluster: &str, view: &View) -> Value {
         "until_us": until_us,
         "why": why,
         "judges": view.judges,
-        "requests_in_flight": {"blue": view.on[0], "green": view.on[1]},
+        "requests_in_flight": {"blue": on[0], "green": on[1]},
+        "staying": staying(hub, view, on),
         "flip_us": view.flip.map(|flip| flip.as_micros() as u64),
     })
 }

@@ -21,13 +21,16 @@ impl Peers {
             clusters
                 .iter()
                 .map(|cluster| {
-                    let peers = |endpoints: &[Endpoint]| {
+                    let peers = |colour: Colour, endpoints: &[Endpoint]| {
                         endpoints
                             .iter()
-                            .map(|endpoint| peer(cluster, endpoint))
+                            .map(|endpoint| peer(cluster, colour, endpoint))
                             .collect()
                     };
-                    [peers(&cluster.blue), peers(&cluster.green)]
+                    [
+                        peers(Colour::Blue, &cluster.blue),
+                        peers(Colour::Green, &cluster.green),
+                    ]
                 })
                 .collect(),
         )
@@ -43,7 +46,7 @@ impl Peers {
     }
 }
 
-fn peer(cluster: &Cluster, endpoint: &Endpoint) -> HttpPeer {
+fn peer(cluster: &Cluster, colour: Colour, endpoint: &Endpoint) -> HttpPeer {
     let (tls, sni) = match &cluster.tls {
         Some(tls) => (true, tls.server_name.clone()),
         None => (false, String::new()),
@@ -64,8 +67,9 @@ fn peer(cluster: &Cluster, endpoint: &Endpoint) -> HttpPeer {
         options.tcp_keepalive = Some(keepalive());
     }
     authorities(cluster, options);
-    // Two clusters may share an address but not a connection: TLS settings and limits differ.
-    peer.group_key = group(&cluster.name);
+    // Two clusters may share an address but not a connection: TLS settings and limits differ. Nor may two
+    // colours: when one is let go, its connections are closed.
+    peer.group_key = group(&cluster.name, colour);
     peer
 }
 
@@ -93,8 +97,8 @@ fn authorities(cluster: &Cluster, options: &mut PeerOptions) {
     options.ca = Some(Arc::from(certificates.into_boxed_slice()));
 }
 
-fn group(name: &str) -> u64 {
+fn group(name: &str, colour: Colour) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    name.hash(&mut hasher);
+    (name, colour).hash(&mut hasher);
     hasher.finish()
 }

@@ -67,6 +67,8 @@ pub struct Record<'a> {
     pub upstream: Option<Duration>,
     /// Tries on another endpoint.
     pub retries: u32,
+    /// Colour that was asked before `colour` and failed.
+    pub first_colour: Option<&'a str>,
     /// `User-Agent`; cut after [`USER_AGENT_BYTES_MAX`] bytes.
     pub user_agent: Option<&'a [u8]>,
 }
@@ -135,6 +137,10 @@ impl Record<'_> {
         }
         out.extend_from_slice(b",\"retries\":");
         put_number(out, self.retries);
+        if self.first_colour.is_some() {
+            out.extend_from_slice(b",\"first_colour\":");
+            put_optional(out, self.first_colour);
+        }
         out.extend_from_slice(b",\"user_agent\":");
         match self.user_agent {
             Some(agent) => put_string(out, bounded(agent, USER_AGENT_BYTES_MAX)),

@@ -39,6 +39,7 @@ pub(super) fn record() -> Record<'static> {
         duration: Duration::from_micros(1_500),
         upstream: Some(Duration::from_micros(900)),
         retries: 0,
+        first_colour: None,
         user_agent: Some(b"curl/8.5.0"),
     }
 }

@@ -44,7 +44,7 @@ impl Scrape {
 
     /// Shows a histogram. `counts` has one number for each of `bounds` and one for what is above the
     /// last, none of them cumulative.
-    pub(super) fn histogram(
+    pub(crate) fn histogram(
         &mut self,
         name: &str,
         help: &str,

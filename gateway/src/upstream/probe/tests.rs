@@ -13,6 +13,7 @@ fn http(host: Option<&str>, status: u16) -> HealthProbe {
         path: "/up?deep=1".into(),
         host: host.map(Into::into),
         status,
+        body_contains: None,
     }
 }
 
@@ -71,6 +72,29 @@ async fn only_the_wanted_status_is_a_success() {
     assert_eq!(refused, Err("answered 503, not 200".into()));
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
     assert_eq!(outcome_of(early, 200).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_wanted_text_must_stand_in_the_body() {
+    let outcome = async |answer: String, text: &str| {
+        let (address, _task) = serve_once(answer).await;
+        let check = HealthProbe::Http {
+            path: "/".into(),
+            host: None,
+            status: 200,
+            body_contains: Some(text.into()),
+        };
+        probe(&endpoint(address), &check, None).await
+    };
+    let answer = |body: &str| format!("HTTP/1.1 200 OK\r\nX-State: ready\r\n\r\n{body}");
+    assert_eq!(outcome(answer("state: ready"), "ready").await, Ok(()));
+    let late = format!("{}ready", "x".repeat(60_000));
+    assert_eq!(outcome(answer(&late), "ready").await, Ok(()));
+    let missing = Err("\"ready\" is not in the body".to_owned());
+    // Neither the head's nor what comes too late.
+    for body in ["starting", &format!("{}ready", "x".repeat(80_000))] {
+        assert_eq!(outcome(answer(body), "ready").await, missing);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,59 @@
+//! fallback: a request that the new colour of a rollout failed is tried once on the old one.
+//!
+//! Invariant: only from the new colour to the old one, so the old colour never has more to do than before
+//! the rollout; once for a request; and within a [budget](crate::switch::budget).
+//! Invariant: the judges hear of the failure as if the client had met it, and of nothing else.
+
+use super::{Exchange, Target, record};
+use crate::switch::watch::Ending;
+use hub_core::Method;
+
+/// Sends the request to the old colour, where its route allows it, a rollout keeps both colours, its method
+/// is idempotent and nothing of its body is gone: `body_bytes` of it were sent in this try. True where the
+/// caller is to pick anew.
+pub(crate) fn fall_back(
+    exchange: &mut Exchange,
+    method: &Method,
+    body_bytes: u64,
+    ending: Ending,
+) -> bool {
+    let (Some(route), Some(target), Some(guard)) =
+        (exchange.route, exchange.target, exchange.guard())
+    else {
+        return false;
+    };
+    let snapshot = &exchange.snapshot;
+    if exchange.first_colour.is_some()
+        || !snapshot.config.routes[route].retry_other_colour
+        || !method.is_idempotent()
+        || body_bytes > 0
+    {
+        return false;
+    }
+    let Some((colour, watch)) = guard.fallback() else {
+        return false;
+    };
+    if snapshot
+        .clusters
+        .endpoints(target.cluster, colour)
+        .is_empty()
+    {
+        return false;
+    }
+    let counters = snapshot.upstream(target.cluster, target.colour);
+    if !watch.budget.take() {
+        counters.over_budget();
+        return false;
+    }
+    let cluster = &snapshot.config.clusters[target.cluster].name;
+    let Some(guard) = guard.move_to(colour, &exchange.hub.switchboard, cluster) else {
+        return false;
+    };
+    counters.fell_back();
+    record::try_failed(exchange, ending);
+    exchange.pick = None;
+    exchange.retries += 1;
+    exchange.first_colour = Some(target.colour);
+    exchange.move_to(Target { colour, ..target }, Some(guard));
+    true
+}
