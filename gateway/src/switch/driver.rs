@@ -394,20 +394,24 @@ impl Driver {
         if before != after {
             running.tasks = JoinSet::new();
         }
+        running.record = record;
+        let receipt = Durable::version(running.record.version);
+        for action in decision.actions(&receipt) {
+            self.act(cluster, &action, durable_at);
+        }
+        // What is decided is done first and told second: a log may be slow to take a line.
+        let Running {
+            record, rollout, ..
+        } = &self.clusters[cluster];
         tracing::info!(
             cluster,
-            rollout = %running.rollout,
+            %rollout,
             from = before.as_str(),
             to = after.as_str(),
             epoch = record.epoch,
             why = why(&record.phase),
             "rollout"
         );
-        running.record = record;
-        let receipt = Durable::version(running.record.version);
-        for action in decision.actions(&receipt) {
-            self.act(cluster, &action, durable_at);
-        }
         Ok(())
     }
 
