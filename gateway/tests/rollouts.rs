@@ -272,3 +272,34 @@ async fn a_colour_that_refuses_upgrades_is_taken_back() {
     assert!(why.contains("upgrades refused"), "{why}");
     assert_eq!(ended["phase"], "rolled_back");
 }
+
+#[tokio::test]
+async fn the_old_colour_is_watched_before_the_first_stage_and_the_gate_is_asked_again() {
+    let store = tempfile::tempdir().expect("a folder");
+    let (blue, green) = (coloured("blue").await, coloured("green").await);
+    let hub = start(store.path(), &blue.endpoint(), &green.endpoint()).await;
+    let stage = json!({"percent": 1, "observe_seconds": 600});
+    let plan = json!({"stages": [stage], "baseline_seconds": 1});
+    assert_eq!(command(&hub, "start", &plan).await.0, 200);
+    wait_for(&hub, "canary").await;
+    let (_, body) = hub.admin("GET", "/v1/rollouts/app/history", "").await;
+    let at = |state: &str| {
+        let entries = body["history"].as_array().expect("a list");
+        let entry = entries.iter().find(|entry| entry["state"] == state);
+        entry.expect("it was there")["at_us"]
+            .as_i64()
+            .expect("a time")
+    };
+    assert!(at("canary") - at("gate") >= 1_000_000);
+    // A colour that dies meanwhile gets no request.
+    command(&hub, "abort", &Value::Null).await;
+    wait_for(&hub, "rolled_back").await;
+    let probes = green.connections();
+    command(&hub, "start", &plan).await;
+    green.wait_for_connections(probes + 3).await;
+    green.stop().await;
+    let (ended, failed) = wait_for(&hub, "rolled_back").await;
+    assert_eq!(failed, 0);
+    let why = ended["why"].as_str().expect("a reason");
+    assert!(why.contains("cannot connect"), "{why}");
+}

@@ -247,7 +247,10 @@ async fn serve(
             changed = reach.changed() => changed,
             () = serving => Ok(()),
             () = tokio::time::sleep(Duration::from_secs(1)), if mode == Reach::Loop => {
-                shared.state().first_bad.get_or_insert_with(Instant::now);
+                // A restart before the first client hurts nobody.
+                if shared.requests.load(Ordering::Relaxed) > 0 {
+                    shared.state().first_bad.get_or_insert_with(Instant::now);
+                }
                 listener = None;
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 Ok(())

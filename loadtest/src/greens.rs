@@ -280,6 +280,10 @@ async fn measure(args: &Args, green: &Green) -> Result<Outcome> {
     let began = load.began();
     let record = load.stop().await;
     let since = |at: Instant| at.saturating_duration_since(began);
+    // A colour that cannot be reached does not know whom it failed.
+    let failures = record.done.iter().filter(|one| one.has_failed());
+    let first_failure = failures.map(|one| began + one.ended()).min();
+    let first_bad = first_bad.into_iter().chain(first_failure).min();
     let stray = seen.back.map_or(0, |back| stray(&record, since(back)));
     site.end().await?;
     let mut outcome = Outcome {

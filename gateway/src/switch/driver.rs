@@ -172,22 +172,12 @@ impl Rollouts {
         found: Vec<Found>,
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
-        // At once, so that nobody who asks soon after a start hears that there was none.
-        let views = found.iter().map(|found| {
-            let view = View {
-                record: found.record.clone(),
-                rollout: found.rollout,
-                judges: Vec::new(),
-                flip: None,
-            };
-            (found.cluster.clone(), view)
-        });
         let rollouts = Self {
             commands: commands.clone(),
-            views: Arc::new(Mutex::new(views.collect())),
+            views: Arc::default(),
             ledger: Ledger(ledger),
         };
-        let driver = Driver {
+        let mut driver = Driver {
             hub,
             reloader,
             errands,
@@ -197,6 +187,12 @@ impl Rollouts {
             clusters: BTreeMap::new(),
             began: Instant::now(),
         };
+        // Who asks at once is told where they stand, not that there are none.
+        for one in &found {
+            let running = Running::new(one.record.clone(), one.rollout);
+            driver.clusters.insert(one.cluster.clone(), running);
+            driver.show(&one.cluster);
+        }
         tokio::spawn(driver.run(found, queue));
         rollouts
     }
@@ -242,13 +238,9 @@ impl Rollouts {
 impl Driver {
     async fn run(mut self, found: Vec<Found>, mut queue: mpsc::Receiver<Message>) {
         for Found {
-            cluster,
-            rollout,
-            record,
+            cluster, record, ..
         } in found
         {
-            self.clusters
-                .insert(cluster.clone(), Running::new(record.clone(), rollout));
             if let Some(decision) = machine::recover(&record, unix_us()) {
                 tracing::warn!(
                     cluster,
@@ -408,9 +400,19 @@ impl Driver {
         if before != after {
             running.tasks = JoinSet::new();
         }
+        running.record = record;
+        running.fence_fallback();
+        let receipt = Durable::version(running.record.version);
+        for action in decision.actions(&receipt) {
+            self.act(cluster, &action, durable_at);
+        }
+        // What is decided is done first and told second: a log may be slow to take a line.
+        let Running {
+            record, rollout, ..
+        } = &self.clusters[cluster];
         tracing::info!(
             cluster,
-            rollout = %running.rollout,
+            %rollout,
             from = before.as_str(),
             to = after.as_str(),
             epoch = record.epoch,
@@ -418,12 +420,6 @@ impl Driver {
             "rollout"
         );
         self.hub.rollouts.went(cluster, before, after, cause);
-        running.record = record;
-        running.fence_fallback();
-        let receipt = Durable::version(running.record.version);
-        for action in decision.actions(&receipt) {
-            self.act(cluster, &action, durable_at);
-        }
         Ok(())
     }
 
