@@ -85,6 +85,7 @@ fn record(round: u64) -> Record<'static> {
         duration: Duration::from_micros(1_500 + round % 1_000),
         upstream: Some(Duration::from_micros(900)),
         retries: 0,
+        first_colour: None,
         user_agent: Some(b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
     }
 }
