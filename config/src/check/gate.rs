@@ -101,7 +101,8 @@ fn request(
             .map(Some),
     };
     let headers = headers(scope, &at.key("headers"), &file.headers);
-    (name?, path?);
+    name?;
+    path?;
     Some(runtime::GateRequest {
         name: file.name.clone(),
         tenant: tenant?,
