@@ -11,7 +11,9 @@ mod process;
 mod route;
 mod tenant;
 
-pub use cluster::{Balance, Cluster, Colour, Endpoints, Health, HealthKind, UpstreamTls};
+pub use cluster::{
+    Balance, Cluster, Colour, Endpoints, Health, HealthKind, Schema, SchemaRange, UpstreamTls,
+};
 pub use limit::{Limit, Limits};
 pub use listener::{Certificate, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use process::{AccessLog, Admin, Gateway, LogLevel, Metrics, Store};

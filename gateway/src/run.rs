@@ -242,7 +242,9 @@ async fn operate(
         .clusters
         .start_health_checks(&tokio::runtime::Handle::current());
     let rollouts = store.map(|(store, found)| {
-        Rollouts::start(Arc::clone(&hub), reloader.clone(), Arc::new(store), found)
+        let store = Arc::new(store);
+        let migrations = Arc::clone(&store);
+        Rollouts::start(Arc::clone(&hub), reloader.clone(), store, migrations, found)
     });
     let admin = Admin::new(Arc::clone(&hub), reloader.clone(), rollouts);
     tokio::spawn(async move {

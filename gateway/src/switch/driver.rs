@@ -3,6 +3,9 @@
 //! One task for all clusters of a process. It waits for nothing but the ledger; what takes time (looking
 //! a colour up, probing it, waiting for requests to end) runs in tasks that answer with an event.
 
+mod contract;
+
+use super::fence::{self, Contract, Documents, GuardedLedger};
 use super::judge::{Bench, Ruling};
 use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
 use super::plan::{Routing, WHOLE};
@@ -11,7 +14,7 @@ use crate::control::reload::Reloader;
 use crate::hub::Hub;
 use crate::snapshot::colour_name;
 use hub_config::runtime::{Colour, TenantIndex};
-use hub_store::{NewEntry, RolloutLedger, StoreError};
+use hub_store::{MigrationLedger, NewEntry, RolloutLedger, StoreError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,6 +74,7 @@ pub struct Rollouts {
     commands: mpsc::Sender<Message>,
     views: Arc<Mutex<BTreeMap<String, View>>>,
     ledger: Ledger,
+    migrations: GuardedLedger,
 }
 
 #[derive(Clone)]
@@ -86,7 +90,16 @@ impl std::fmt::Debug for Ledger {
 struct Message {
     cluster: String,
     event: Event,
+    /// The rollout that it answers; nothing is heard of one that is over.
+    of: Option<Uuid>,
     reply: Option<oneshot::Sender<Result<View, Failure>>>,
+}
+
+/// Where tasks of a rollout answer.
+#[derive(Clone)]
+struct Answers {
+    to: mpsc::Sender<Message>,
+    rollout: Uuid,
 }
 
 /// What a process finds in the ledger.
@@ -101,6 +114,7 @@ struct Driver {
     hub: Arc<Hub>,
     reloader: Reloader,
     ledger: Ledger,
+    migrations: Arc<dyn MigrationLedger>,
     answers: mpsc::Sender<Message>,
     views: Arc<Mutex<BTreeMap<String, View>>>,
     clusters: BTreeMap<String, Running>,
@@ -165,24 +179,30 @@ impl Rollouts {
         hub: Arc<Hub>,
         reloader: Reloader,
         ledger: Arc<dyn RolloutLedger>,
+        migrations: Arc<dyn MigrationLedger>,
         found: Vec<Found>,
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
+        let (contracts, contract_queue) = mpsc::channel(QUEUE);
+        let guarded = GuardedLedger::new(Arc::clone(&hub), Arc::clone(&migrations), contracts);
+        reloader.guard(tokio::runtime::Handle::current(), guarded.clone());
         let rollouts = Self {
             commands: commands.clone(),
             views: Arc::default(),
             ledger: Ledger(ledger),
+            migrations: guarded,
         };
         let driver = Driver {
             hub,
             reloader,
             ledger: rollouts.ledger.clone(),
+            migrations,
             answers: commands,
             views: Arc::clone(&rollouts.views),
             clusters: BTreeMap::new(),
             began: Instant::now(),
         };
-        tokio::spawn(driver.run(found, queue));
+        tokio::spawn(driver.run(found, queue, contract_queue));
         rollouts
     }
 
@@ -195,6 +215,7 @@ impl Rollouts {
         let message = Message {
             cluster: cluster.to_owned(),
             event,
+            of: None,
             reply: Some(reply),
         };
         self.commands
@@ -207,6 +228,12 @@ impl Rollouts {
     /// Every cluster that has had a rollout, by name.
     pub fn views(&self) -> BTreeMap<String, View> {
         self.views.lock().clone()
+    }
+
+    /// The ledger of migrations, in which contract steps begin when no rollout needs what they take
+    /// away.
+    pub fn migrations(&self) -> &GuardedLedger {
+        &self.migrations
     }
 
     /// The last records of a cluster, newest first.
@@ -225,7 +252,12 @@ impl Rollouts {
 // === impl Driver ===
 
 impl Driver {
-    async fn run(mut self, found: Vec<Found>, mut queue: mpsc::Receiver<Message>) {
+    async fn run(
+        mut self,
+        found: Vec<Found>,
+        mut queue: mpsc::Receiver<Message>,
+        mut contracts: mpsc::Receiver<Contract>,
+    ) {
         for Found {
             cluster,
             rollout,
@@ -256,6 +288,7 @@ impl Driver {
                     Some(message) => self.take(message).await,
                     None => return,
                 },
+                Some(contract) = contracts.recv() => self.contract(contract).await,
                 _ = tick.tick(), if busy => self.tick().await,
             }
         }
@@ -265,8 +298,13 @@ impl Driver {
         let Message {
             cluster,
             event,
+            of,
             reply,
         } = message;
+        let running = self.clusters.get(&cluster);
+        if of.is_some_and(|of| running.is_none_or(|running| running.rollout != of)) {
+            return;
+        }
         let outcome = self.event(&cluster, &event).await;
         match (reply, outcome) {
             (reply, Err(Failure::Ledger(error @ StoreError::Conflict { .. }))) => {
@@ -412,21 +450,45 @@ impl Driver {
     fn act(&mut self, cluster: &str, action: &Action, durable_at: Instant) {
         let running = self.clusters.get_mut(cluster).expect("the caller has it");
         let epoch = running.record.epoch;
+        let answers = Answers {
+            to: self.answers.clone(),
+            rollout: running.rollout,
+        };
         match action {
             Action::Prepare(colour) => {
                 let seconds = self.began.elapsed().as_secs();
                 running.begin_watching(&self.hub, cluster, seconds);
-                let event = match prepared(&self.hub, cluster, *colour) {
-                    Ok(()) => Event::Prepared,
-                    Err(why) => Event::PrepareFailed(why),
-                };
-                answer(&self.answers, cluster, event, &mut running.tasks);
-            }
-            Action::Gate(colour) => {
-                let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
+                let hub = Arc::clone(&self.hub);
+                let migrations = Arc::clone(&self.migrations);
                 let (cluster, colour) = (cluster.to_owned(), *colour);
                 running.tasks.spawn(async move {
-                    let event = match gate(&hub, &cluster, colour).await {
+                    let outcome = match prepared(&hub, &cluster, colour) {
+                        Ok(()) => {
+                            let documents = Documents::Later;
+                            fence::admit(&hub, &*migrations, &cluster, colour, documents).await
+                        }
+                        refused => refused,
+                    };
+                    let event = match outcome {
+                        Ok(()) => Event::Prepared,
+                        Err(why) => Event::PrepareFailed(why),
+                    };
+                    send(&answers, cluster, event).await;
+                });
+            }
+            Action::Gate(colour) => {
+                let hub = Arc::clone(&self.hub);
+                let (cluster, colour) = (cluster.to_owned(), *colour);
+                let migrations = Arc::clone(&self.migrations);
+                running.tasks.spawn(async move {
+                    let outcome = match gate(&hub, &cluster, colour).await {
+                        Ok(()) => {
+                            let documents = Documents::Read;
+                            fence::admit(&hub, &*migrations, &cluster, colour, documents).await
+                        }
+                        refused => refused,
+                    };
+                    let event = match outcome {
                         Ok(()) => Event::GatePassed,
                         Err(why) => Event::GateFailed(why),
                     };
@@ -440,7 +502,7 @@ impl Driver {
                 self.reloader.retire(old);
                 running.attach_watch(&self.hub, cluster);
                 answer(
-                    &self.answers,
+                    &answers,
                     cluster,
                     Event::Applied { epoch },
                     &mut running.tasks,
@@ -465,7 +527,7 @@ impl Driver {
                 }
             }
             Action::AwaitDrain(colour) => {
-                let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
+                let hub = Arc::clone(&self.hub);
                 let (cluster, colour) = (cluster.to_owned(), *colour);
                 running.tasks.spawn(async move {
                     hub.switchboard.drained(&cluster, colour).await;
@@ -511,6 +573,7 @@ impl Driver {
                 let message = Message {
                     cluster: cluster.clone(),
                     event,
+                    of: None,
                     reply: None,
                 };
                 self.take(message).await;
@@ -629,19 +692,20 @@ async fn append(
     unreachable!("the last try returns")
 }
 
-fn answer(answers: &mpsc::Sender<Message>, cluster: &str, event: Event, tasks: &mut JoinSet<()>) {
+fn answer(answers: &Answers, cluster: &str, event: Event, tasks: &mut JoinSet<()>) {
     let (answers, cluster) = (answers.clone(), cluster.to_owned());
     tasks.spawn(async move { send(&answers, cluster, event).await });
 }
 
-async fn send(answers: &mpsc::Sender<Message>, cluster: String, event: Event) {
+async fn send(answers: &Answers, cluster: String, event: Event) {
     let message = Message {
         cluster,
         event,
+        of: Some(answers.rollout),
         reply: None,
     };
     // The driver ends with the process.
-    let _ended = answers.send(message).await;
+    let _ended = answers.to.send(message).await;
 }
 
 fn why(phase: &Phase) -> Option<&str> {
