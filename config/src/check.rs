@@ -284,7 +284,7 @@ fn check(scope: &mut Scope<'_>, file: &file::Config) -> Option<runtime::Config> 
 
     let cluster_names = file.clusters.iter().map(|file| file.name.as_str());
     let cluster_names = words::names(scope, "cluster", cluster_names);
-    let clusters = cluster::clusters(scope, &file.clusters);
+    let clusters = cluster::clusters(scope, &file.clusters, file.store.directory.is_some());
 
     let route_names = file.routes.iter().map(|file| file.name.as_str());
     let route_names = words::names(scope, "route", route_names);

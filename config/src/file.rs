@@ -12,7 +12,9 @@ mod process;
 mod route;
 mod tenant;
 
-pub use cluster::{Balance, Cluster, Colour, Endpoints, Health, HealthKind, UpstreamTls};
+pub use cluster::{
+    Balance, Cluster, Colour, Endpoints, Health, HealthKind, Schema, SchemaRange, UpstreamTls,
+};
 pub use gate::{Gate, GateRequest};
 pub use limit::{Limit, Limits};
 pub use listener::{Certificate, Listener, ProxyProtocol, Tls, TlsVersion};

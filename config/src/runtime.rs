@@ -349,6 +349,41 @@ pub struct Cluster {
     pub keepalive_timeout: Option<Duration>,
     /// Tries on another endpoint when connecting fails.
     pub connect_retries: u8,
+    /// Databases behind it, if they are named.
+    pub schema: Option<Schema>,
+}
+
+/// Databases behind a cluster, and what its colours can run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Schema {
+    /// At least one, each once.
+    pub scopes: Vec<String>,
+    /// Where it is said what a colour can run on.
+    pub ranges: SchemaRanges,
+}
+
+/// Where it is said what a colour can run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaRanges {
+    /// In the configuration. A colour with endpoints has a range.
+    Declared {
+        /// Of blue.
+        blue: Option<SchemaRange>,
+        /// Of green.
+        green: Option<SchemaRange>,
+    },
+    /// In what each endpoint answers to its health check, which is HTTP.
+    Health,
+}
+
+/// Numbers of migration steps: the one that a release needs, and the newest that it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemaRange {
+    /// At least 1.
+    pub min: u32,
+    /// At least `min`.
+    pub max: u32,
 }
 
 /// A host pattern, in lower case.

@@ -248,7 +248,9 @@ async fn operate(
         .start_health_checks(&tokio::runtime::Handle::current());
     let rollouts = store.map(|(store, found, errands)| {
         let (hub, reloader) = (Arc::clone(&hub), reloader.clone());
-        Rollouts::start(hub, reloader, errands, Arc::new(store), found)
+        let store = Arc::new(store);
+        let migrations = Arc::clone(&store);
+        Rollouts::start(hub, reloader, errands, store, migrations, found)
     });
     let admin = Admin::new(Arc::clone(&hub), reloader.clone(), rollouts);
     tokio::spawn(async move {

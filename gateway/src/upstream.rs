@@ -192,6 +192,27 @@ impl Clusters {
         Ok(())
     }
 
+    /// What every endpoint of a colour answers to its health check, by the endpoint's name.
+    ///
+    /// # Errors
+    /// What the first endpoint that fails says.
+    pub(crate) async fn documents(
+        &self,
+        config: &runtime::Cluster,
+        cluster: usize,
+        colour: Colour,
+    ) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let settings = &Settings::of(config);
+        let mut documents = Vec::new();
+        for endpoint in self.endpoints(cluster, colour) {
+            let document = probe::document(endpoint, settings).await;
+            let document =
+                document.map_err(|error| format!("endpoint {}: {error}", endpoint.name()))?;
+            documents.push((endpoint.name().to_owned(), document));
+        }
+        Ok(documents)
+    }
+
     /// Makes the running health checks those of these clusters: starts new ones on `runtime`, stops
     /// those of endpoints that are gone, restarts those whose settings changed, and leaves the rest
     /// alone. An endpoint that is no longer checked counts as usable again. May read the system's

@@ -1,6 +1,9 @@
-//! `hubctl`: the operator's command line over the gateway's admin API.
+//! `hubctl`: the operator's command line over the gateway's admin API. Migrations it runs itself: the
+//! gateway says whether they may run, and never learns how to reach a database.
 
 mod client;
+mod ledger;
+mod migrate;
 mod rollout;
 mod show;
 
@@ -61,6 +64,9 @@ enum Command {
     /// Roll a cluster's other colour out, and back.
     #[command(subcommand)]
     Rollout(rollout::Rollout),
+    /// Show and run the steps of an application's database schema.
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
     /// Say what would happen to a request, or why a past one was refused.
     Explain {
         /// A path with query (`/api/contacts`), or the id of a refused request.
@@ -95,6 +101,7 @@ fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let client = Client::new(&arguments.admin, token(arguments)?);
     let reply = match &arguments.command {
         Command::Rollout(command) => return rollout::perform(&client, command, arguments.json),
+        Command::Migrate(command) => return migrate::perform(&client, command, arguments.json),
         Command::Status => client.get("/v1/snapshot")?,
         Command::Clusters => client.get("/v1/clusters")?,
         Command::Tenants { id: Some(id), .. } => {
@@ -146,7 +153,9 @@ fn report(arguments: &Arguments, reply: &Reply) -> anyhow::Result<ExitCode> {
             Command::Tenants { id: Some(_), .. } => show::plain(&reply.body),
             Command::Tenants { .. } => show::tenants(&reply.body),
             Command::Reload { .. } => show::reload(&reply.body),
-            Command::Explain { .. } | Command::Rollout(_) => show::plain(&reply.body),
+            Command::Explain { .. } | Command::Rollout(_) | Command::Migrate(_) => {
+                show::plain(&reply.body)
+            }
         };
         println!("{text}");
     }

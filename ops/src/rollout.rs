@@ -83,6 +83,12 @@ pub(crate) enum Rollout {
         /// Name of the cluster.
         cluster: String,
     },
+    /// Say that a contract step of the migrations was run by hand, so that nothing goes back to the old
+    /// colour by itself: what would have, freezes. `hubctl migrate contract` says so by itself.
+    Contracted {
+        /// Name of the cluster.
+        cluster: String,
+    },
     /// Show what was written down, newest first.
     History {
         /// Name of the cluster.
@@ -113,6 +119,7 @@ pub(crate) fn perform(
         Rollout::Promote { cluster } => steer(cluster, "promote"),
         Rollout::Abort { cluster } => steer(cluster, "abort"),
         Rollout::Accept { cluster } => steer(cluster, "accept"),
+        Rollout::Contracted { cluster } => steer(cluster, "contracted"),
         Rollout::History { cluster, limit } => {
             let path = format!("{}?limit={limit}", path(cluster, "history"));
             let reply = good(client.get(&path)?)?;
@@ -286,6 +293,9 @@ fn line(rollout: &Value) -> String {
     }
     if rollout["paused"] == true {
         line += ", paused";
+    }
+    if rollout["contracted"] == true && rollout["over"] == false {
+        line += ", no way back";
     }
     if let Some(why) = rollout["why"].as_str() {
         line += &format!(": {why}");

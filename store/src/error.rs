@@ -36,6 +36,9 @@ pub enum StoreError {
     /// is safe.
     #[error("the store did not answer; the same call again is safe")]
     Unavailable(#[source] Source),
+    /// Something else has to happen first. The message says what.
+    #[error("{0}")]
+    Refused(String),
     /// What was asked breaks a rule, and will break it again. The message says which.
     #[error("{0}")]
     Invalid(String),
@@ -81,7 +84,7 @@ impl StoreError {
     /// Whether the same call may succeed later, unchanged.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Held { .. } => true,
+            Self::Unavailable(_) | Self::Held { .. } | Self::Refused(_) => true,
             Self::Conflict { .. } | Self::Invalid(_) | Self::Open { .. } => false,
         }
     }

@@ -1,8 +1,11 @@
 //! Which schema steps have run where: per scope (a database or a shard), numbered from 1 without
 //! gaps, one at a time.
+//!
+//! What stands here can be serialised, so that a ledger can be asked over a network in its own words.
 
 use crate::{StoreError, check};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Longest detail, in bytes; what is longer is cut.
@@ -11,7 +14,8 @@ pub const DETAIL_BYTES_MAX: usize = 16 * 1024;
 pub const NUMBER_MAX: u32 = 9_999;
 
 /// What a step does to programs that know only the schema before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Adds, so that programs before and after it both work.
     Expand,
@@ -20,7 +24,8 @@ pub enum Kind {
 }
 
 /// How far a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StepState {
     /// A run holds it, or has died holding it.
     Running,
@@ -31,7 +36,7 @@ pub enum StepState {
 }
 
 /// A step to begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewStep {
     /// Name of the database or shard; 1 to 255 bytes.
     pub scope: String,
@@ -50,7 +55,7 @@ pub struct NewStep {
 }
 
 /// A step of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// As in [`NewStep::scope`].
     pub scope: String,
@@ -75,7 +80,8 @@ pub struct Step {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everything of the step is in force.
     Applied,
@@ -84,7 +90,7 @@ pub enum Outcome {
 }
 
 /// The end of a run of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
     /// The run that began it.
     pub run: Uuid,
@@ -97,7 +103,8 @@ pub struct Finish {
 }
 
 /// What to do where a step of the scope is running already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WhenRunning {
     /// Refuse.
     Refuse,
@@ -117,6 +124,7 @@ pub trait MigrationLedger: Send + Sync {
     /// run) answers the same. A failed step may begin again, changed or not.
     ///
     /// # Errors
+    /// [`StoreError::Refused`] where whoever guards the ledger does not let a contract step run now;
     /// [`StoreError::Held`] where another run holds a step of this scope and `when_running` says to
     /// refuse; [`StoreError::Conflict`] where the number is not the next, with the newest applied
     /// one; [`StoreError::Invalid`] where the step is applied with another checksum or kind.

@@ -608,3 +608,20 @@ fn a_location_is_what_an_operator_types() {
         assert_eq!(Location::parse(text), Location::Embedded(path));
     }
 }
+
+#[tokio::test]
+async fn a_step_whose_connection_breaks_stays_with_its_run_since_nobody_knows_what_became_of_it() {
+    let Some((mut app, _other, _server)) = postgres().await else {
+        return;
+    };
+    app.write(
+        "0001_break.expand.sql",
+        "SELECT pg_terminate_backend(pg_backend_pid());",
+    );
+    let error = app.run(Kind::Expand).await.unwrap_err();
+    assert!(
+        matches!(error, MigrateError::Step { number: 1, .. }),
+        "{error}"
+    );
+    assert_eq!(app.states().await, [(1, StepState::Running)]);
+}

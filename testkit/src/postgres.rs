@@ -13,6 +13,10 @@
 //!
 //! The server ends with the thread that started it, at the latest: that is how Linux counts parents.
 
+mod session;
+
+pub use session::Session;
+
 use crate::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;

@@ -1,5 +1,7 @@
 //! `[[cluster]]`.
 
+mod schema;
+
 use super::names::Name;
 use super::place::{At, shorten};
 use super::process::{millis, millis_unless_zero};
@@ -12,7 +14,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub(crate) fn clusters(scope: &mut Scope<'_>, files: &[file::Cluster]) -> Vec<runtime::Cluster> {
+/// `store` says whether there is a place for ledgers.
+pub(crate) fn clusters(
+    scope: &mut Scope<'_>,
+    files: &[file::Cluster],
+    store: bool,
+) -> Vec<runtime::Cluster> {
     let section = At::ROOT.key("cluster");
     if files.is_empty() {
         scope.problem(
@@ -23,7 +30,12 @@ pub(crate) fn clusters(scope: &mut Scope<'_>, files: &[file::Cluster]) -> Vec<ru
     scope.look_up(names(files));
     let mut clusters = Vec::new();
     for (i, file) in files.iter().enumerate() {
-        clusters.extend(cluster(scope, &section.index(i), file));
+        let at = section.index(i);
+        if file.schema.is_some() && !store {
+            let message = "needs the ledger of migrations; set store.directory";
+            scope.problem(&at.key("schema"), message);
+        }
+        clusters.extend(cluster(scope, &at, file));
     }
     clusters
 }
@@ -57,6 +69,10 @@ fn cluster(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Cluster) -> Option<r
         Some(file) => health(scope, &at.key("health"), file).map(Some),
     };
     let gate = gate::gate(scope, &at.key("gate"), &file.gate);
+    let schema = match &file.schema {
+        None => Some(None),
+        Some(schema) => schema::schema(scope, &at.key("schema"), schema, file).map(Some),
+    };
     if file.first_byte_timeout_ms > file.idle_timeout_ms {
         let message = format!(
             "{} is more than idle_timeout_ms ({}), which ends every wait for the upstream; lower it, or \
@@ -80,6 +96,7 @@ fn cluster(scope: &mut Scope<'_>, at: &At<'_>, file: &file::Cluster) -> Option<r
         total_timeout: millis_unless_zero(file.total_timeout_ms),
         keepalive_timeout: millis_unless_zero(file.keepalive_timeout_ms),
         connect_retries: file.connect_retries,
+        schema: schema?,
     })
 }
 

@@ -247,6 +247,7 @@ fn cluster(cluster: &Cluster) -> Fields {
         total_timeout,
         keepalive_timeout,
         connect_retries,
+        schema,
     } = cluster;
     let endpoints = |all: &[crate::runtime::Endpoint]| {
         let one = |endpoint: &crate::runtime::Endpoint| match &endpoint.address {
@@ -282,6 +283,7 @@ fn cluster(cluster: &Cluster) -> Fields {
         ("total_timeout_ms", show(total_timeout)),
         ("keepalive_timeout_ms", show(keepalive_timeout)),
         ("connect_retries", show(connect_retries)),
+        ("schema", show(schema)),
     ]
 }
 

@@ -54,6 +54,10 @@ pub struct Cluster {
     #[serde(default = "Cluster::connect_retries")]
     #[schemars(range(min = 0, max = 1))]
     pub connect_retries: u8,
+    /// Databases that the cluster's releases work on, and the schema that each colour can run on. Absent:
+    /// switches and migrations do not know of each other. Needs `store.directory`.
+    #[serde(default)]
+    pub schema: Option<Schema>,
     /// Link-local, metadata and similar addresses (169.254.0.0/16, fe80::/10, 0.0.0.0 ...) are
     /// refused as endpoints unless this is true. Default false.
     #[serde(default)]
@@ -164,6 +168,38 @@ pub struct Health {
     #[serde(default = "Health::unhealthy_after")]
     #[schemars(range(min = 1, max = 100))]
     pub unhealthy_after: u8,
+}
+
+/// Databases that a cluster's releases work on, and what each colour can run on.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    /// Databases or shards, as `hubctl migrate --scope` names them. All of them have to be where a colour
+    /// needs them. 1 to 256, each 1 to 255 bytes.
+    pub scopes: Vec<String>,
+    /// What blue can run on. Needed where blue has endpoints, unless `from_health`.
+    #[serde(default)]
+    pub blue: Option<SchemaRange>,
+    /// What green can run on. Needed where green has endpoints, unless `from_health`.
+    #[serde(default)]
+    pub green: Option<SchemaRange>,
+    /// Asks each endpoint instead: the body of its health check's answer is JSON that holds
+    /// `{"schema": {"min": 3, "max": 5}}`. Needs a health check of kind `http`. Default false.
+    #[serde(default)]
+    pub from_health: bool,
+}
+
+/// The schema that a release can run on, by numbers of migration steps.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRange {
+    /// The step that the release needs; 1 to 9999.
+    #[schemars(range(min = 1, max = 9999))]
+    pub min: u32,
+    /// The newest step that the release knows; 1 to 9999, and at least `min`. Expand steps behind it leave
+    /// the release in peace, and the first contract step behind it does not.
+    #[schemars(range(min = 1, max = 9999))]
+    pub max: u32,
 }
 
 /// What a health check does.

@@ -13,10 +13,14 @@
 //! | GET /v1/rollouts | yes | rollouts: where they stand, and what the judges say |
 //! | POST /v1/rollouts/CLUSTER/start | yes | roll the other colour out; the body is a plan |
 //! | POST /v1/rollouts/CLUSTER/pause, resume, promote, abort, accept | yes | steer a rollout |
+//! | POST /v1/rollouts/CLUSTER/contracted | yes | say that the old colour's schema is gone |
 //! | GET /v1/rollouts/CLUSTER/history?limit= | yes | its records, newest first |
+//! | GET /v1/migrations, /v1/migrations/SCOPE | yes | databases: their steps, and which colours fit |
+//! | POST /v1/migrations/SCOPE/begin, finish | yes | write down that a step begins, or how it ended |
 //! | POST /v1/explain | yes | what would happen to a request |
 //! | GET /v1/explain/REQUEST_ID | yes | why a past request was refused |
 
+mod migrations;
 mod rollouts;
 
 use super::audit;
@@ -170,6 +174,10 @@ impl Admin {
             .route("/v1/rollouts", get(rollouts::list))
             .route("/v1/rollouts/{cluster}/history", get(rollouts::history))
             .route("/v1/rollouts/{cluster}/{command}", post(rollouts::command))
+            .route("/v1/migrations", get(migrations::list))
+            .route("/v1/migrations/{scope}", get(migrations::one))
+            .route("/v1/migrations/{scope}/begin", post(migrations::begin))
+            .route("/v1/migrations/{scope}/finish", post(migrations::finish))
             .route("/v1/explain", post(explain_request))
             .route("/v1/explain/{request_id}", get(explain_past))
             .layer(middleware::from_fn_with_state(self.clone(), authenticate));

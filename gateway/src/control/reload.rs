@@ -10,13 +10,14 @@ mod worker;
 use super::stamps::Stamps;
 use crate::hub::Hub;
 use crate::snapshot::Snapshot;
+use crate::switch::fence::GuardedLedger;
 use crate::telemetry::ReloadOutcome;
 use hub_config::{Diff, Loader, Problems, runtime};
 use hub_plugins::Catalog;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use worker::Worker;
@@ -129,6 +130,15 @@ struct Queue {
     wake: Condvar,
     /// Every file of the last load, good or not, as that load read it.
     read: Mutex<Stamps>,
+    /// What colours may come into use, where there is a store.
+    fence: OnceLock<Fence>,
+}
+
+/// The ledger of migrations, and where to ask it.
+#[derive(Debug)]
+struct Fence {
+    runtime: tokio::runtime::Handle,
+    ledger: GuardedLedger,
 }
 
 #[derive(Debug, Default)]
@@ -177,6 +187,13 @@ impl Reloader {
     pub fn nudge(&self, trigger: Trigger) {
         self.queue.asked.lock().nudge.get_or_insert(trigger);
         self.queue.wake.notify_one();
+    }
+
+    /// From now on no reload brings a colour into use that cannot run on its databases. `runtime` is where
+    /// the ledger is asked.
+    pub(crate) fn guard(&self, runtime: tokio::runtime::Handle, ledger: GuardedLedger) {
+        // It is said once, when the driver of rollouts starts.
+        let _said = self.queue.fence.set(Fence { runtime, ledger });
     }
 
     /// Has a snapshot freed that is no longer in force, once nobody holds it.

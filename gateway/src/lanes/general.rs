@@ -92,6 +92,8 @@ pub(crate) struct Context {
     admitted: Option<Box<Admitted>>,
     /// Request body bytes seen in this try, for HTTP/2, whose framing pingora checks.
     body_bytes: u64,
+    /// Some of the body was read for a try, this one or one before: it may be gone.
+    body_gone: bool,
     /// Tries on another endpoint after one that could not be reached.
     connect_retries: u32,
     /// Tries after a pooled connection that turned out to be closed.
@@ -150,16 +152,28 @@ impl Admitted {
     }
 }
 
+impl Admitted {
+    /// Picks the endpoint of a try.
+    fn pick(&mut self, now: Instant) -> std::result::Result<(), Refusal> {
+        match &self.errand {
+            None => pick::pick(&mut self.exchange, now),
+            Some(errand) => errand.pick(&mut self.exchange),
+        }
+    }
+}
+
 impl Context {
-    /// Whether the request, which its colour failed, goes to the other one, with all tries anew.
-    fn goes_over(&mut self, ending: Ending) -> bool {
+    /// Whether the request, which its colour failed, goes to the other one, with all tries anew. `status` is
+    /// what it answered, 0 for nothing.
+    fn goes_over(&mut self, ending: Ending, status: u16) -> bool {
         let Some(admitted) = self.admitted.as_deref_mut() else {
             return false;
         };
         let (exchange, method) = (&mut admitted.exchange, &admitted.asked.method);
-        let goes = fallback::fall_back(exchange, method, self.body_bytes, ending);
+        let goes = fallback::fall_back(exchange, method, self.body_gone, ending, status);
         if goes {
             admitted.progress.clear_fault();
+            admitted.progress.disarm();
             (self.connect_retries, self.reuse_retries) = (0, 0);
         }
         goes
@@ -224,13 +238,15 @@ impl ProxyHttp for GeneralLane {
     ) -> Result<Box<HttpPeer>> {
         // pingora shows the body's beginning again to each try.
         ctx.body_bytes = 0;
+        let now = Instant::now();
+        let mut picked = ctx.admitted()?.pick(now);
+        if matches!(&picked, Err(refusal) if refusal.reason == Reason::NoEndpoint)
+            && ctx.goes_over(Ending::ConnectError, 0)
+        {
+            picked = ctx.admitted()?.pick(now);
+        }
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
-        let now = Instant::now();
-        let picked = match &admitted.errand {
-            None => pick::pick(exchange, now),
-            Some(errand) => errand.pick(exchange),
-        };
         if let Err(refusal) = picked {
             let status = refusal.reason.status().as_u16();
             exchange.refuse(refusal);
@@ -309,6 +325,7 @@ impl ProxyHttp for GeneralLane {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.body_gone |= ctx.body_bytes > 0;
         let bytes = ctx.body_bytes;
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
@@ -344,10 +361,11 @@ impl ProxyHttp for GeneralLane {
             admitted.websocket && record::refuses_upgrade(response.status.as_u16());
         let body_done = session.as_downstream_mut().is_body_done();
         arm_deadlines(admitted, body_done, true);
-        if response.status.is_server_error() && ctx.goes_over(Ending::ServerError) {
+        let code = response.status.as_u16();
+        if response.status.is_server_error() && ctx.goes_over(Ending::ServerError, code) {
             // Nothing of it is written yet, and an error is how pingora asks for another upstream.
             ctx.falls_back = true;
-            let status = ErrorType::HTTPStatus(response.status.as_u16());
+            let status = ErrorType::HTTPStatus(code);
             return Err(Error::explain(status, "the other colour is asked").into_up());
         }
         Ok(())
@@ -417,7 +435,7 @@ impl ProxyHttp for GeneralLane {
             exchange.retries += 1;
             record::retried(exchange);
         }
-        let again = again || ctx.goes_over(Ending::ConnectError);
+        let again = again || ctx.goes_over(Ending::ConnectError, 0);
         error.set_retry(again);
         error
     }
@@ -456,7 +474,7 @@ impl ProxyHttp for GeneralLane {
             record::retried(&admitted.exchange);
         } else if !is_answered(session)
             && let Some(ending) = ended(&error, admitted.progress.fault(), session)
-            && ctx.goes_over(ending)
+            && ctx.goes_over(ending, 0)
         {
             error.set_retry(true);
         }

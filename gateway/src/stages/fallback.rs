@@ -2,6 +2,7 @@
 //!
 //! Invariant: only from the new colour to the old one, so the old colour never has more to do than before
 //! the rollout; once for a request; and within a [budget](crate::switch::budget).
+//! Invariant: a tenant with a colour of its own never leaves it.
 //! Invariant: the judges hear of the failure as if the client had met it, and of nothing else.
 
 use super::{Exchange, Target, record};
@@ -9,14 +10,21 @@ use crate::switch::watch::Ending;
 use hub_core::Method;
 
 /// Sends the request to the old colour, where its route allows it, a rollout keeps both colours, its method
-/// is idempotent and nothing of its body is gone: `body_bytes` of it were sent in this try. True where the
-/// caller is to pick anew.
+/// is idempotent and nothing of its body is gone. True where the caller is to pick anew.
+///
+/// Where the new colour is silent it may still act, perhaps after the client's next request: then only
+/// methods that change nothing go over.
 pub(crate) fn fall_back(
     exchange: &mut Exchange,
     method: &Method,
-    body_bytes: u64,
+    body_gone: bool,
     ending: Ending,
+    status: u16,
 ) -> bool {
+    let may_run_twice = match ending {
+        Ending::Timeout => method.is_safe(),
+        _ => method.is_idempotent(),
+    };
     let (Some(route), Some(target), Some(guard)) =
         (exchange.route, exchange.target, exchange.guard())
     else {
@@ -25,8 +33,9 @@ pub(crate) fn fall_back(
     let snapshot = &exchange.snapshot;
     if exchange.first_colour.is_some()
         || !snapshot.config.routes[route].retry_other_colour
-        || !method.is_idempotent()
-        || body_bytes > 0
+        || !may_run_twice
+        || body_gone
+        || has_own_colour(exchange, target.cluster)
     {
         return false;
     }
@@ -50,10 +59,19 @@ pub(crate) fn fall_back(
         return false;
     };
     counters.fell_back();
-    record::try_failed(exchange, ending);
+    record::try_failed(exchange, ending, status);
     exchange.pick = None;
+    exchange.upstream_first_byte = None;
     exchange.retries += 1;
     exchange.first_colour = Some(target.colour);
     exchange.move_to(Target { colour, ..target }, Some(guard));
     true
+}
+
+fn has_own_colour(exchange: &Exchange, cluster: usize) -> bool {
+    let tenant = exchange
+        .tenant
+        .map(|tenant| &exchange.snapshot.config.tenants[tenant]);
+    let overlay = tenant.and_then(|tenant| tenant.overlay.as_ref());
+    overlay.is_some_and(|overlay| overlay.colour(cluster).is_some())
 }

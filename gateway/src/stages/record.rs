@@ -36,6 +36,10 @@ pub(crate) fn refusal_edits(exchange: &Exchange) -> Vec<Edit> {
 
 /// A new connection to the picked endpoint was made.
 pub(crate) fn connected(exchange: &Exchange) {
+    if exchange.recorded {
+        // An errand of the gateway's own.
+        return;
+    }
     if let Some(target) = exchange.target {
         let snapshot = &exchange.snapshot;
         snapshot.upstream(target.cluster, target.colour).connected();
@@ -44,6 +48,10 @@ pub(crate) fn connected(exchange: &Exchange) {
 
 /// A connection to the picked endpoint could not be made.
 pub(crate) fn connect_failed(exchange: &mut Exchange) {
+    if exchange.recorded {
+        // An errand of the gateway's own.
+        return;
+    }
     if let Some(target) = exchange.target {
         let snapshot = &exchange.snapshot;
         snapshot.upstream(target.cluster, target.colour).failed();
@@ -54,15 +62,26 @@ pub(crate) fn connect_failed(exchange: &mut Exchange) {
 }
 
 /// A try failed, and the request goes on without it.
-pub(crate) fn try_failed(exchange: &mut Exchange, ending: Ending) {
+pub(crate) fn try_failed(exchange: &mut Exchange, ending: Ending, status: u16) {
+    let now = Instant::now();
     if let Some(pick) = exchange.pick.as_mut() {
-        pick.fail(Instant::now());
+        match (ending, exchange.upstream_first_byte) {
+            // As in `finish`: a status like 500 is the application's, not the endpoint's.
+            (Ending::ServerError, Some(latency)) if !says_it_cannot_serve(status) => {
+                pick.succeed(latency, now);
+            }
+            _ => pick.fail(now),
+        }
     }
     tell(exchange, ending);
 }
 
 /// The request goes to another endpoint.
 pub(crate) fn retried(exchange: &Exchange) {
+    if exchange.recorded {
+        // An errand of the gateway's own.
+        return;
+    }
     if let Some(target) = exchange.target {
         let snapshot = &exchange.snapshot;
         snapshot.upstream(target.cluster, target.colour).retried();
@@ -94,7 +113,7 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
     if let Some(mut pick) = exchange.pick.take() {
         match exchange.upstream_first_byte {
             // It says itself that it cannot serve, which it says fast.
-            Some(_) if reason.is_none() && matches!(exchange.status, 502..=504) => pick.fail(now),
+            Some(_) if reason.is_none() && says_it_cannot_serve(exchange.status) => pick.fail(now),
             Some(latency) if !failed => pick.succeed(latency, now),
             // A client that left is no fault of the endpoint's.
             _ if reason.is_some_and(is_upstream_fault) => pick.fail(now),
@@ -124,6 +143,10 @@ pub(crate) fn finish(exchange: &mut Exchange, fields: &Fields<'_>, failed: bool)
 
 /// A client that leaves after waiting this long for an answer has met a timeout of its own.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+fn says_it_cannot_serve(status: u16) -> bool {
+    matches!(status, 502..=504)
+}
 
 /// What a reason says of the colour; `None` for the gateway's own refusals, and clients that left.
 pub(crate) fn ending_of(reason: Reason) -> Option<Ending> {

@@ -14,8 +14,8 @@ const FLOOR: i64 = 100 * COST;
 /// What a rollout begins with, when nothing is known of its cluster's traffic yet: two thousand retries.
 const FIRST: i64 = 2_000 * COST;
 
-/// At most a fifth of the requests of the last ten seconds, and a hundred beside; and two thousand once at
-/// the beginning. A colour that is dead for everyone is given up within two seconds, and until then this
+/// A fifth of a retry for each request and ten a second, of which at most ten seconds' worth is saved up; and
+/// two thousand once at the beginning. A colour that is dead for everyone is given up within two seconds, and until then this
 /// covers its requests, while one that stays half bad cannot have the old colour do its work for it.
 #[derive(Debug)]
 pub struct Budget {

@@ -3,7 +3,10 @@
 //! One task for all clusters of a process. It waits for nothing but the ledger; what takes time (looking
 //! a colour up, probing it, waiting for requests to end) runs in tasks that answer with an event.
 
-use super::gate;
+mod contract;
+
+use super::fence::{self, Contract, Documents, GuardedLedger};
+use super::gate::{self, Check};
 use super::judge::{Bench, Ruling};
 use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
 use super::metrics::Cause;
@@ -15,7 +18,7 @@ use crate::lanes::general::errand::Errands;
 use crate::snapshot::colour_name;
 use crate::stages::Target;
 use hub_config::runtime::{Colour, TenantIndex};
-use hub_store::{NewEntry, RolloutLedger, StoreError};
+use hub_store::{MigrationLedger, NewEntry, RolloutLedger, StoreError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,6 +74,7 @@ pub struct Rollouts {
     commands: mpsc::Sender<Message>,
     views: Arc<Mutex<BTreeMap<String, View>>>,
     ledger: Ledger,
+    migrations: GuardedLedger,
 }
 
 #[derive(Clone)]
@@ -86,7 +90,16 @@ impl std::fmt::Debug for Ledger {
 struct Message {
     cluster: String,
     event: Event,
+    /// The rollout that it answers; nothing is heard of one that is over.
+    of: Option<Uuid>,
     reply: Option<oneshot::Sender<Result<View, Failure>>>,
+}
+
+/// Where tasks of a rollout answer.
+#[derive(Clone)]
+struct Answers {
+    to: mpsc::Sender<Message>,
+    rollout: Uuid,
 }
 
 /// What a process finds in the ledger.
@@ -102,6 +115,7 @@ struct Driver {
     reloader: Reloader,
     errands: Errands,
     ledger: Ledger,
+    migrations: Arc<dyn MigrationLedger>,
     answers: mpsc::Sender<Message>,
     views: Arc<Mutex<BTreeMap<String, View>>>,
     clusters: BTreeMap<String, Running>,
@@ -169,19 +183,25 @@ impl Rollouts {
         reloader: Reloader,
         errands: Errands,
         ledger: Arc<dyn RolloutLedger>,
+        migrations: Arc<dyn MigrationLedger>,
         found: Vec<Found>,
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
+        let (contracts, contract_queue) = mpsc::channel(QUEUE);
+        let guarded = GuardedLedger::new(Arc::clone(&hub), Arc::clone(&migrations), contracts);
+        reloader.guard(tokio::runtime::Handle::current(), guarded.clone());
         let rollouts = Self {
             commands: commands.clone(),
             views: Arc::default(),
             ledger: Ledger(ledger),
+            migrations: guarded,
         };
         let mut driver = Driver {
             hub,
             reloader,
             errands,
             ledger: rollouts.ledger.clone(),
+            migrations,
             answers: commands,
             views: Arc::clone(&rollouts.views),
             clusters: BTreeMap::new(),
@@ -193,7 +213,7 @@ impl Rollouts {
             driver.clusters.insert(one.cluster.clone(), running);
             driver.show(&one.cluster);
         }
-        tokio::spawn(driver.run(found, queue));
+        tokio::spawn(driver.run(found, queue, contract_queue));
         rollouts
     }
 
@@ -206,6 +226,7 @@ impl Rollouts {
         let message = Message {
             cluster: cluster.to_owned(),
             event,
+            of: None,
             reply: Some(reply),
         };
         self.commands
@@ -218,6 +239,12 @@ impl Rollouts {
     /// Every cluster that has had a rollout, by name.
     pub fn views(&self) -> BTreeMap<String, View> {
         self.views.lock().clone()
+    }
+
+    /// The ledger of migrations, in which contract steps begin when no rollout needs what they take
+    /// away.
+    pub fn migrations(&self) -> &GuardedLedger {
+        &self.migrations
     }
 
     /// The last records of a cluster, newest first.
@@ -236,7 +263,12 @@ impl Rollouts {
 // === impl Driver ===
 
 impl Driver {
-    async fn run(mut self, found: Vec<Found>, mut queue: mpsc::Receiver<Message>) {
+    async fn run(
+        mut self,
+        found: Vec<Found>,
+        mut queue: mpsc::Receiver<Message>,
+        mut contracts: mpsc::Receiver<Contract>,
+    ) {
         for Found {
             cluster, record, ..
         } in found
@@ -263,6 +295,7 @@ impl Driver {
                     Some(message) => self.take(message).await,
                     None => return,
                 },
+                Some(contract) = contracts.recv() => self.contract(contract).await,
                 _ = tick.tick(), if busy => self.tick().await,
             }
         }
@@ -272,8 +305,13 @@ impl Driver {
         let Message {
             cluster,
             event,
+            of,
             reply,
         } = message;
+        let running = self.clusters.get(&cluster);
+        if of.is_some_and(|of| running.is_none_or(|running| running.rollout != of)) {
+            return;
+        }
         let outcome = self.event(&cluster, &event).await;
         match (reply, outcome) {
             (reply, Err(Failure::Ledger(error @ StoreError::Conflict { .. }))) => {
@@ -332,10 +370,17 @@ impl Driver {
             .hub
             .reroute(cluster, record.routing.clone(), record.epoch);
         self.reloader.retire(old);
+        if let Some(present) = self.hub.switchboard.present(cluster) {
+            present.stop_watching();
+        }
         self.clusters.insert(
             cluster.to_owned(),
             Running::new(record.clone(), entry.rollout),
         );
+        if matches!(record.phase.name(), Name::Committed | Name::RolledBack) {
+            let unused = record.routing.active.other();
+            self.act(cluster, &Action::Release(unused), Instant::now());
+        }
         if let Some(decision) = machine::recover(&record, unix_us())
             && let Err(error) = self.carry_out(cluster, decision, Cause::Restarts).await
         {
@@ -426,28 +471,45 @@ impl Driver {
     fn act(&mut self, cluster: &str, action: &Action, durable_at: Instant) {
         let running = self.clusters.get_mut(cluster).expect("the caller has it");
         let epoch = running.record.epoch;
+        let answers = Answers {
+            to: self.answers.clone(),
+            rollout: running.rollout,
+        };
         match action {
             Action::Prepare(colour) => {
                 let seconds = self.began.elapsed().as_secs();
                 running.begin_watching(&self.hub, cluster, seconds);
-                let event = match prepared(&self.hub, cluster, *colour) {
-                    Ok(()) => Event::Prepared,
-                    Err(why) => Event::PrepareFailed(why),
-                };
-                answer(&self.answers, cluster, event, &mut running.tasks);
+                let hub = Arc::clone(&self.hub);
+                let migrations = Arc::clone(&self.migrations);
+                let (cluster, colour) = (cluster.to_owned(), *colour);
+                running.tasks.spawn(async move {
+                    let outcome = match prepared(&hub, &cluster, colour) {
+                        Ok(()) => {
+                            let documents = Documents::Later;
+                            fence::admit(&hub, &*migrations, &cluster, colour, documents).await
+                        }
+                        refused => refused,
+                    };
+                    let event = match outcome {
+                        Ok(()) => Event::Prepared,
+                        Err(why) => Event::PrepareFailed(why),
+                    };
+                    send(&answers, cluster, event).await;
+                });
             }
             Action::Gate(colour) => {
-                let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
-                let (errands, cluster, colour) =
-                    (self.errands.clone(), cluster.to_owned(), *colour);
+                let hub = Arc::clone(&self.hub);
+                let (errands, migrations) = (self.errands.clone(), Arc::clone(&self.migrations));
+                let (cluster, colour) = (cluster.to_owned(), *colour);
                 let baseline = running.record.plan.baseline_us();
                 running.tasks.spawn(async move {
-                    let mut passed = pass_gate(&hub, &errands, &cluster, colour).await;
+                    let pass = || pass_gate(&hub, &errands, &*migrations, &cluster, colour);
+                    let mut passed = pass().await;
                     if passed.is_ok() && baseline > 0 {
                         // Meanwhile the judges learn what the old colour is like. What the gate has shown
                         // is old by then, so it is asked again.
                         tokio::time::sleep(Duration::from_micros(baseline.unsigned_abs())).await;
-                        passed = pass_gate(&hub, &errands, &cluster, colour).await;
+                        passed = pass().await;
                     }
                     let event = match passed {
                         Ok(()) => Event::GatePassed,
@@ -466,7 +528,7 @@ impl Driver {
                 self.reloader.retire(old);
                 running.attach_watch(&self.hub, cluster);
                 answer(
-                    &self.answers,
+                    &answers,
                     cluster,
                     Event::Applied { epoch },
                     &mut running.tasks,
@@ -491,7 +553,7 @@ impl Driver {
                 }
             }
             Action::AwaitDrain(colour) => {
-                let (hub, answers) = (Arc::clone(&self.hub), self.answers.clone());
+                let hub = Arc::clone(&self.hub);
                 let (cluster, colour) = (cluster.to_owned(), *colour);
                 running.tasks.spawn(async move {
                     hub.switchboard.drained(&cluster, colour).await;
@@ -534,6 +596,7 @@ impl Driver {
                 let message = Message {
                     cluster: cluster.clone(),
                     event,
+                    of: None,
                     reply: None,
                 };
                 self.take(message).await;
@@ -689,19 +752,20 @@ async fn append(
     unreachable!("the last try returns")
 }
 
-fn answer(answers: &mpsc::Sender<Message>, cluster: &str, event: Event, tasks: &mut JoinSet<()>) {
+fn answer(answers: &Answers, cluster: &str, event: Event, tasks: &mut JoinSet<()>) {
     let (answers, cluster) = (answers.clone(), cluster.to_owned());
     tasks.spawn(async move { send(&answers, cluster, event).await });
 }
 
-async fn send(answers: &mpsc::Sender<Message>, cluster: String, event: Event) {
+async fn send(answers: &Answers, cluster: String, event: Event) {
     let message = Message {
         cluster,
         event,
+        of: Some(answers.rollout),
         reply: None,
     };
     // The driver ends with the process.
-    let _ended = answers.send(message).await;
+    let _ended = answers.to.send(message).await;
 }
 
 fn why(phase: &Phase) -> Option<&str> {
@@ -738,19 +802,40 @@ fn index_of(snapshot: &crate::snapshot::Snapshot, cluster: &str) -> Result<usize
 async fn pass_gate(
     hub: &Hub,
     errands: &Errands,
+    migrations: &dyn MigrationLedger,
     cluster: &str,
     colour: Colour,
 ) -> Result<(), String> {
+    // It may have changed since it was looked up.
+    prepared(hub, cluster, colour)?;
     let snapshot = hub.snapshot();
     let target = Target {
         cluster: index_of(&snapshot, cluster)?,
         colour,
     };
-    let passed = gate::gate(&snapshot, errands, target).await;
-    passed.map_err(|failed| {
+    let failed = match gate::gate(&snapshot, errands, target).await {
+        Ok(()) => fence::admit(hub, migrations, cluster, colour, Documents::Read)
+            .await
+            .map_err(|why| Check::Schema.failed(why)),
+        failed => failed,
+    };
+    failed.map_err(|failed| {
         hub.rollouts.gate_failed(cluster, failed.check);
         failed.why
     })
+}
+
+/// Tenants who have the colour as their own in this cluster.
+fn kept_on(hub: &Hub, cluster: &str, colour: Colour) -> usize {
+    let snapshot = hub.snapshot();
+    let Ok(index) = index_of(&snapshot, cluster) else {
+        return 0;
+    };
+    let overlays = snapshot.config.tenants.iter();
+    overlays
+        .filter_map(|(_, tenant)| tenant.overlay.as_ref())
+        .filter(|overlay| overlay.colour(index) == Some(colour))
+        .count()
 }
 
 /// Waits for a colour's last request, then closes its connections. Ends early where the colour is asked for
@@ -766,10 +851,20 @@ async fn release(hub: Arc<Hub>, errands: Errands, cluster: String, colour: Colou
         if present.routing.reaches(colour) || present.is_watched() {
             return;
         }
-        // Tenants who are kept on it, and requests that fell back to it.
+        // Requests that fell back to it end as well.
         if hub.switchboard.on(&cluster, colour) == 0 {
             break;
         }
+    }
+    let kept = kept_on(&hub, &cluster, colour);
+    if kept > 0 {
+        tracing::warn!(
+            cluster,
+            colour = colour_name(colour),
+            tenants = kept,
+            "the colour is not released: tenants have it as their own (`colours`)"
+        );
+        return;
     }
     errands.close_pooled(&cluster, colour).await;
     tracing::info!(

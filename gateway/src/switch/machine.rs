@@ -184,9 +184,11 @@ pub enum Event {
     Promote,
     /// An operator wants it undone.
     Abort,
-    /// An operator takes the colour of most tenants of a frozen rollout for the right one.
+    /// An operator takes the colour of most tenants of a frozen rollout for the right one; after a contract
+    /// step it is the new colour.
     Accept,
-    /// A contract step of the migrations is about to run, or was run by hand.
+    /// A contract step of the migrations is about to run, or was run by hand: the old colour would not find
+    /// its schema any more.
     Contracted,
 }
 
@@ -410,7 +412,7 @@ pub fn step(record: &Record, event: &Event, now: Micros) -> Result<Decision, Ref
         Event::Prepared => match record.phase {
             Phase::Preparing { .. } => Ok(decide(
                 record.next(Phase::Gate {
-                    deadline: now + record.plan.gate_timeout_us + record.plan.baseline_us(),
+                    deadline: now + record.plan.gate_us(),
                 }),
                 [Action::Gate(record.to)],
             )),
@@ -671,7 +673,11 @@ fn accept(record: &Record) -> Result<Decision, Refused> {
     if record.phase.name() != Name::Frozen {
         return Err(Refused::NotFrozen);
     }
-    let active = record.routing.majority();
+    let active = if record.contracted {
+        record.to
+    } else {
+        record.routing.majority()
+    };
     let next = if record.routing == Routing::all(active) {
         record.next(Phase::Committed)
     } else {

@@ -144,6 +144,15 @@ impl Plan {
         Ok(())
     }
 
+    /// Longest time from the first look at the new colour to the first request on it, in microseconds:
+    /// behind a baseline the gate is asked a second time.
+    pub(super) fn gate_us(&self) -> i64 {
+        match self.baseline_us() {
+            0 => self.gate_timeout_us,
+            baseline => 2 * self.gate_timeout_us + baseline,
+        }
+    }
+
     /// Microseconds for which the old colour is watched before others than it get requests: none where
     /// everyone moves at once, and nobody stays to be compared with.
     pub(super) fn baseline_us(&self) -> i64 {

@@ -4,6 +4,10 @@
 //! most [`ANSWER_BYTES_MAX`] of it, or where a text is wanted, so much more that it is found. Errors are sentences for the log and the admin API. The caller
 //! bounds the time.
 
+mod document;
+
+pub(super) use document::document;
+
 use super::checks::TlsSettings;
 use super::endpoint::Endpoint;
 use hub_config::runtime::{EndpointAddress, HealthProbe};

@@ -158,7 +158,55 @@ fn clusters() -> Vec<Row> {
     );
     let health_row =
         |key, a: Value, b: Value, probe| row(key, a, b, std::slice::from_ref(&health), probe);
-    vec![
+    let store = ("store.directory", json!("{dir}/store"));
+    let schema = |active: &str| {
+        let range = json!({ "min": 2, "max": 3 });
+        [
+            both.clone(),
+            store.clone(),
+            ("cluster[].active", json!(active)),
+            (
+                "cluster[].schema",
+                json!({ "scopes": ["app"], "blue": range, "green": range }),
+            ),
+        ]
+    };
+    // Nothing was migrated, so the rollout is refused, and says what it looked for.
+    let schema_row = |key, active, a: Value, b: Value| {
+        row(
+            key,
+            a,
+            b,
+            &schema(active),
+            probe!(site => refusal(site).await),
+        )
+    };
+    let mut rows = vec![
+        schema_row(
+            "cluster[].schema.scopes",
+            "blue",
+            json!(["app"]),
+            json!(["shard_1"]),
+        ),
+        schema_row("cluster[].schema.blue.min", "green", 1.into(), 2.into()),
+        schema_row("cluster[].schema.blue.max", "green", 3.into(), 4.into()),
+        schema_row("cluster[].schema.green.min", "blue", 1.into(), 2.into()),
+        schema_row("cluster[].schema.green.max", "blue", 3.into(), 4.into()),
+        row(
+            "cluster[].schema.from_health",
+            false,
+            true,
+            &[
+                both.clone(),
+                store.clone(),
+                health.clone(),
+                ("cluster[].schema", json!({ "scopes": ["app"] })),
+            ],
+            probe!(site => refusal(site).await),
+        )
+        .may_not_start(),
+    ];
+    rows.extend(vec![
         row(
             "cluster[].name",
             "app",
@@ -176,7 +224,7 @@ fn clusters() -> Vec<Row> {
             "cluster[].active",
             "blue",
             "green",
-            &[both],
+            std::slice::from_ref(&both),
             probe!(site => site.colour("").await),
         ),
         row(
@@ -366,7 +414,21 @@ fn clusters() -> Vec<Row> {
                 turned(site, Reply::new(503)).await
             }),
         ),
-    ]
+    ]);
+    rows
+}
+
+/// Why the other colour is not rolled out.
+async fn refusal(site: &Site) -> String {
+    let start = "/v1/rollouts/app/start";
+    site.hub.admin("POST", start, r#"{"stages": []}"#).await;
+    site.until("the end of the rollout", async |site| {
+        let (_, body) = site.hub.admin("GET", "/v1/rollouts", "").await;
+        body["rollouts"][0]["over"] == true
+    })
+    .await;
+    let (_, body) = site.hub.admin("GET", "/v1/rollouts", "").await;
+    body["rollouts"][0]["why"].to_string()
 }
 
 async fn timed(site: &Site, path: &str) -> String {

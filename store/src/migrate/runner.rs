@@ -295,11 +295,35 @@ async fn one(
             Ok(())
         }
         Err(error) => {
-            let failed = finish(Outcome::Failed, error.to_string());
-            run.ledger.finish(run.scope, number, failed).await?;
+            give_up(run, database, number, id, &error).await?;
             Err(error)
         }
     }
+}
+
+/// Writes down that a step is not in force. Where that is not sure, because the connection broke, it
+/// stays with its run: whoever looks has to reckon with either.
+async fn give_up(
+    run: &Run<'_>,
+    database: &mut Database,
+    number: u32,
+    id: Uuid,
+    error: &MigrateError,
+) -> Result<(), MigrateError> {
+    let Ok(history) = database.history().await else {
+        return Ok(());
+    };
+    if history.iter().any(|applied| applied.number == number) {
+        return Ok(());
+    }
+    let failed = Finish {
+        run: id,
+        outcome: Outcome::Failed,
+        finished_us: now_us(),
+        detail: error.to_string(),
+    };
+    run.ledger.finish(run.scope, number, failed).await?;
+    Ok(())
 }
 
 /// Tries until the step gets its locks, and answers how often that was.

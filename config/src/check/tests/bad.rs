@@ -66,6 +66,22 @@ fn gate(new: &str, key: &str, message: &'static str) -> Case {
     )
 }
 
+const STORE: &str = "store = { directory = \"/tmp/hub\" }\n";
+
+/// A schema that is right but for one thing.
+fn schema(inner: &str, store: &str, at: &'static str, message: &'static str) -> Case {
+    let range = if inner.contains("blue =") || inner.contains("from_health") {
+        ""
+    } else {
+        ", blue = { min = 1, max = 1 }"
+    };
+    let line = format!("schema = {{ {inner}{range} }}");
+    let mut case = cluster(&line, at, message);
+    case.text = format!("{store}{}", case.text);
+    case.line += store.lines().count();
+    case
+}
+
 fn route(new: &str, at: &'static str, message: &'static str) -> Case {
     after(new, 12, at, message)
 }
@@ -199,6 +215,13 @@ fn upstream() -> Vec<Case> {
         cluster("health = { status = 99 }", r#"cluster "app".health.status"#, "from 100 to 599"),
         cluster("health = { interval_ms = 100, timeout_ms = 200 }", r#"cluster "app".health.timeout_ms"#, "more than interval_ms"),
         cluster("health = { kind = \"http\", path = \"x\" }", r#"cluster "app".health.path"#, "does not start with"),
+        schema("scopes = [\"app\"]", "", r#"cluster "app".schema"#, "set store.directory"),
+        schema("scopes = []", STORE, r#"cluster "app".schema.scopes"#, "give 1 to 256"),
+        schema("scopes = [\"a\", \"a\"]", STORE, r#"cluster "app".schema.scopes[1]"#, "there twice"),
+        schema("scopes = [\"\"]", STORE, r#"cluster "app".schema.scopes[0]"#, "no name of a database"),
+        schema("scopes = [\"a\"], blue = { min = 0, max = 1 }", STORE, r#"cluster "app".schema.blue.min"#, "from 1 to 9999"),
+        schema("scopes = [\"a\"], blue = { min = 3, max = 2 }", STORE, r#"cluster "app".schema.blue.max"#, "less than min (3)"),
+        schema("scopes = [\"a\"], from_health = true", STORE, r#"cluster "app".schema.from_health"#, "set health.kind"),
         cluster("health = { kind = \"http\", host = \"a b\" }", r#"cluster "app".health.host"#, "no host name"),
         cluster("health = { kind = \"http\", body_contains = \"\" }", r#"cluster "app".health.body_contains"#, "is empty"),
         cluster("gate = { warm_connections = 65 }", r#"cluster "app".gate.warm_connections"#, "from 0 to 64"),

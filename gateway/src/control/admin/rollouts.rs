@@ -55,12 +55,12 @@ pub(super) struct HistoryQuery {
 }
 
 #[allow(clippy::result_large_err)] // The error is the answer.
-fn rollouts(admin: &Admin) -> Result<&Rollouts, Response> {
+pub(super) fn rollouts(admin: &Admin) -> Result<&Rollouts, Response> {
     admin.rollouts.as_ref().ok_or_else(|| {
         problem(
             StatusCode::CONFLICT,
             "no_store",
-            "rollouts are written down before they are acted on, and there is no place for that: set store.directory and start the gateway anew",
+            "rollouts and migrations are written down before they are acted on, and there is no place for that: set store.directory and start the gateway anew",
         )
     })
 }
@@ -92,11 +92,12 @@ pub(super) async fn command(
         "promote" => Event::Promote,
         "abort" => Event::Abort,
         "accept" => Event::Accept,
+        "contracted" => Event::Contracted,
         _ => {
             return problem(
                 StatusCode::NOT_FOUND,
                 "unknown_path",
-                "a rollout takes start, pause, resume, promote, abort and accept",
+                "a rollout takes start, pause, resume, promote, abort, accept and contracted",
             );
         }
     };
@@ -155,6 +156,7 @@ pub(super) async fn history(
                         "why": record["phase"]["why"],
                         "stage": record["phase"]["stage"],
                         "paused": record["paused"],
+                        "contracted": record["contracted"],
                     })
                 })
                 .collect();
@@ -284,6 +286,7 @@ fn show(hub: &Hub, cluster: &str, view: &View) -> Value {
         "stage": stage,
         "stages": record.plan.stages.len(),
         "paused": record.paused,
+        "contracted": record.contracted,
         "from": colour(record.from),
         "to": colour(record.to),
         "active": colour(record.routing.active),

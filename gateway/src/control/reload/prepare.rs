@@ -69,7 +69,7 @@ pub(super) fn prepare(hub: &Hub, file: &Path, queue: &Queue, options: Options) -
         }
     };
     tell_warnings(&config);
-    match prepare_config(hub, &current, config, options.dry_run) {
+    match prepare_config(hub, &current, config, queue, options.dry_run) {
         Ok(prepared) => prepared,
         Err(problem) => Prepared::Done(Outcome::Rejected {
             problems: vec![problem],
@@ -81,6 +81,7 @@ fn prepare_config(
     hub: &Hub,
     current: &Snapshot,
     config: runtime::Config,
+    queue: &Queue,
     dry_run: bool,
 ) -> Result<Prepared, String> {
     let mut diff = hub_config::diff(&current.config, &config);
@@ -107,6 +108,9 @@ fn prepare_config(
         return Ok(Prepared::Done(Outcome::Unchanged { hash: config.hash }));
     }
     let next = Snapshot::build(config, Some(current), hub);
+    if let Some(fence) = queue.fence.get() {
+        fence.runtime.block_on(fence.ledger.admits(&next))?;
+    }
     Ok(Prepared::Ready(Box::new(Ready {
         gone: next.lacks_of(current),
         next: Arc::new(next),

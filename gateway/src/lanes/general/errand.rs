@@ -173,11 +173,11 @@ impl Errands {
                 cluster: index,
                 colour,
             };
-            let close = self.data.spawn(async move {
-                errands.close_endpoint(snapshot, target, endpoint).await;
-            });
-            // What is not closed by then idles out.
-            let _late_or_panicked = tokio::time::timeout(CLOSE_MAX, close).await;
+            let mut closing = JoinSet::new();
+            let close = async move { errands.close_endpoint(snapshot, target, endpoint).await };
+            closing.spawn_on(close, &self.data);
+            // What is not closed by then idles out: the set ends its task when it goes.
+            let _late_or_panicked = tokio::time::timeout(CLOSE_MAX, closing.join_next()).await;
         }
     }
 
@@ -195,6 +195,12 @@ impl Errands {
         };
         // pingora tries an errand a few times, each with another connection, until there is none.
         for _ in 0..CLOSES_MAX {
+            let cluster = &question.snapshot.config.clusters[target.cluster].name;
+            let present = self.hub.switchboard.present(cluster);
+            if present.is_some_and(|one| one.is_watched() || one.routing.reaches(target.colour)) {
+                // A rollout wants them.
+                return;
+            }
             let Ok(request) = question.request() else {
                 return;
             };

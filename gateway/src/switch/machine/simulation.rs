@@ -3,8 +3,21 @@
 //! The world keeps its own books of what is true (which colour passed, which is gone, what requests see)
 //! and compares them with what the machine makes of it. `HUB_SIMULATE_SEEDS` says how many seeds.
 
+macro_rules! must {
+    ($condition:expr, $($text:tt)*) => {
+        if !$condition {
+            return Err(Broken(format!($($text)*)));
+        }
+    };
+}
+
+mod databases;
+
 use super::super::plan::WHOLE as WHOLE_SHARE;
+use super::super::schema::{fits, may_contract};
 use super::*;
+use databases::{Databases, Fits, MayContract};
+use hub_store::{Step as MigrationStep, StepState};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +38,12 @@ struct Subject {
     acts_first: bool,
     /// The driver serves by the configured colour after a restart, whatever the record says.
     forgets_routing: bool,
+    /// The driver hears answers of rollouts that are over.
+    hears_the_past: bool,
+    /// What the fence asks before a colour is rolled out.
+    fits: Fits,
+    /// What it asks before a contract step runs.
+    may_contract: MayContract,
 }
 
 const REAL: Subject = Subject {
@@ -32,6 +51,9 @@ const REAL: Subject = Subject {
     recover,
     acts_first: false,
     forgets_routing: false,
+    hears_the_past: false,
+    fits,
+    may_contract,
 };
 
 /// What seeds went through together.
@@ -40,6 +62,8 @@ struct Coverage {
     edges: BTreeMap<(Name, Name), u64>,
     crashes: u64,
     requests: u64,
+    contracts: u64,
+    contracts_by_hand: u64,
 }
 
 /// Every way from one phase to another, or to itself with something changed.
@@ -86,8 +110,10 @@ struct World {
     /// What requests go by.
     routing: Routing,
     epoch: u64,
-    /// Answers that are on their way to the process.
-    answers: Vec<(Micros, Event)>,
+    /// Answers that are on their way to the process, each of a rollout.
+    answers: Vec<(Micros, u64, Event)>,
+    /// Counts rollouts.
+    rollout: u64,
     watching: bool,
     /// Nothing crashes: what ends only because of a restart does not end.
     calm: bool,
@@ -99,18 +125,11 @@ struct World {
     failed: Option<Colour>,
     tenants: BTreeMap<u16, Colour>,
     epochs: Vec<u64>,
+    databases: Databases,
 }
 
 #[derive(Debug)]
 struct Broken(String);
-
-macro_rules! must {
-    ($condition:expr, $($text:tt)*) => {
-        if !$condition {
-            return Err(Broken(format!($($text)*)));
-        }
-    };
-}
 
 impl World {
     fn new(seed: u64, subject: Subject) -> Self {
@@ -129,6 +148,7 @@ impl World {
             epoch: 0,
             disk,
             answers: Vec::new(),
+            rollout: 0,
             watching: false,
             calm: false,
             gate_passed: [active].into(),
@@ -138,6 +158,7 @@ impl World {
             failed: None,
             tenants: BTreeMap::new(),
             epochs: vec![0],
+            databases: Databases::new(),
             rng,
         }
     }
@@ -148,6 +169,7 @@ impl World {
             self.failed = None;
             self.tenants.clear();
             let plan = self.plan();
+            self.deploy(self.disk.routing.active.other());
             self.tell(&Event::Start(plan), coverage)?;
             let busy = self.rng.random_range(0..60);
             for _ in 0..busy {
@@ -264,7 +286,8 @@ impl World {
                 self.tell(&event, coverage)?;
                 Ok(())
             }
-            10..=24 => self.requests(coverage),
+            10..=17 => self.requests(coverage),
+            18..=24 => self.migrate(coverage),
             25..=34 if !busy && self.disk.paused => {
                 self.tell(&Event::Resume, coverage)?;
                 Ok(())
@@ -285,10 +308,12 @@ impl World {
                 Ok(())
             }
             55..=84 => {
-                let due = self.answers.iter().position(|(at, _)| *at <= self.now);
+                let due = self.answers.iter().position(|(at, ..)| *at <= self.now);
                 if let Some(at) = due {
-                    let (_, event) = self.answers.swap_remove(at);
-                    self.tell(&event, coverage)?;
+                    let (_, rollout, event) = self.answers.swap_remove(at);
+                    if rollout == self.rollout || self.subject.hears_the_past {
+                        self.tell(&event, coverage)?;
+                    }
                 }
                 Ok(())
             }
@@ -308,6 +333,9 @@ impl World {
             return Ok(false);
         };
         let version = decision.record.version;
+        if matches!(event, Event::Start(_)) {
+            self.rollout += 1;
+        }
         if *event == Event::Prepared {
             self.gone.remove(&record.to);
         }
@@ -375,6 +403,11 @@ impl World {
         self.disk = decision.record.clone();
         if decision.record.phase.name() == Name::Committed {
             self.good = decision.record.routing.active;
+            must!(
+                self.databases.carries(self.good),
+                "{:?} is the colour, and cannot run on the schema",
+                self.good
+            );
         }
         if !self.calm && self.rng.random_bool(0.01) {
             self.crash(coverage);
@@ -396,11 +429,11 @@ impl World {
     fn act(&mut self, record: &Record, action: &Action) -> Result<(), Broken> {
         let later = self.now + self.rng.random_range(0..8 * SECOND);
         match action {
-            Action::Prepare(_) => {
-                let event = if self.rng.random_bool(0.9) {
-                    Event::Prepared
-                } else {
-                    Event::PrepareFailed("no endpoint".into())
+            Action::Prepare(colour) => {
+                let event = match self.fence_admits(*colour) {
+                    Ok(()) if self.rng.random_bool(0.9) => Event::Prepared,
+                    Ok(()) => Event::PrepareFailed("no endpoint".into()),
+                    Err(why) => Event::PrepareFailed(why),
                 };
                 self.answer(later, event);
             }
@@ -451,6 +484,7 @@ impl World {
         let last = self.epochs.last().copied().unwrap_or(0);
         must!(record.epoch >= last, "epoch {} after {last}", record.epoch);
         self.epochs.push(record.epoch);
+        self.activates(|colour| record.routing.reaches(colour))?;
         self.epoch = record.epoch;
         self.routing = record.routing.clone();
         Ok(())
@@ -459,7 +493,7 @@ impl World {
     fn answer(&mut self, at: Micros, event: Event) {
         // Some answers get lost.
         if self.rng.random_bool(0.95) {
-            self.answers.push((at, event));
+            self.answers.push((at, self.rollout, event));
         }
     }
 
@@ -506,6 +540,7 @@ impl World {
         self.process = None;
         self.watching = false;
         self.answers.clear();
+        self.databases.cut();
     }
 
     fn restart(&mut self, coverage: &mut Coverage) -> Result<(), Broken> {
@@ -547,9 +582,11 @@ fn thousands_of_rollouts_keep_every_invariant() {
     let known: BTreeSet<_> = EDGES.iter().copied().collect();
     let states: BTreeSet<Name> = seen.iter().flat_map(|(a, b)| [*a, *b]).collect();
     println!(
-        "{seeds} seeds, {} crashes, {} requests; states {} of {}, transitions {} of {}",
+        "{seeds} seeds, {} crashes, {} requests, {} contract steps and {} by hand; states {} of {}, transitions {} of {}",
         coverage.crashes,
         coverage.requests,
+        coverage.contracts,
+        coverage.contracts_by_hand,
         states.len(),
         Name::ALL.len(),
         seen.len(),
@@ -607,6 +644,13 @@ const PLANTED: &[(&str, Subject)] = &[
         "a restart goes by the configured colour",
         Subject {
             forgets_routing: true,
+            ..REAL
+        },
+    ),
+    (
+        "the driver hears answers of rollouts that are over",
+        Subject {
+            hears_the_past: true,
             ..REAL
         },
     ),
@@ -762,6 +806,68 @@ const PLANTED: &[(&str, Subject)] = &[
                         next.routing = Routing::all(next.to);
                     }
                 })
+            },
+            ..REAL
+        },
+    ),
+    (
+        "the fence asks nothing of a colour",
+        Subject {
+            fits: |_, _, _| Ok(()),
+            ..REAL
+        },
+    ),
+    (
+        "the fence overlooks steps that are running",
+        Subject {
+            fits: |scope, range, steps| {
+                let ended = steps.iter().filter(|step| step.state != StepState::Running);
+                let ended: Vec<MigrationStep> = ended.cloned().collect();
+                fits(scope, range, &ended)
+            },
+            ..REAL
+        },
+    ),
+    (
+        "a contract step runs while a rollout is under way",
+        Subject {
+            may_contract: |number, record, range, busy, kept| {
+                let over = record.next(Phase::Committed);
+                may_contract(number, &over, range, busy, kept)
+            },
+            ..REAL
+        },
+    ),
+    (
+        "a contract step runs while requests hang on the old colour",
+        Subject {
+            may_contract: |number, record, range, _, kept| {
+                may_contract(number, record, range, 0, kept)
+            },
+            ..REAL
+        },
+    ),
+    (
+        "a contract step takes away what the active colour needs",
+        Subject {
+            may_contract: |_, record, range, busy, kept| {
+                may_contract(range.max, record, range, busy, kept)
+            },
+            ..REAL
+        },
+    ),
+    (
+        "a frozen rollout behind a contract step goes to the colour of most tenants",
+        Subject {
+            step: |record, event, now| match event {
+                Event::Accept => {
+                    let blind = Record {
+                        contracted: false,
+                        ..record.clone()
+                    };
+                    step(&blind, event, now)
+                }
+                _ => step(record, event, now),
             },
             ..REAL
         },

@@ -177,6 +177,21 @@ fn behind_a_contract_step_there_is_no_way_back() {
 }
 
 #[test]
+fn a_canary_that_is_frozen_behind_a_contract_step_can_only_go_on() {
+    let begun = [
+        (1, Event::Prepared),
+        (2, Event::GatePassed),
+        (3, Event::Contracted),
+        (4, Event::Abort),
+    ];
+    let frozen = after(&plan(&[100]), &begun);
+    assert_eq!(frozen.routing.majority(), Colour::Blue);
+    let accepted = step(&frozen, &Event::Accept, NOW).expect("heard").record;
+    assert_eq!(accepted.phase, Phase::Committed);
+    assert_eq!(accepted.routing, Routing::all(Colour::Green));
+}
+
+#[test]
 fn a_contract_step_waits_until_nobody_could_have_to_go_back() {
     assert_eq!(Record::idle(Colour::Blue).may_contract(), Ok(()));
     assert_eq!(

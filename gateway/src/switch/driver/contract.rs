@@ -1,0 +1,106 @@
+//! Contract steps of the migrations, in turn with everything that happens to rollouts.
+
+use super::{Driver, Failure, Running};
+use crate::snapshot::Snapshot;
+use crate::switch::fence::{self, ActiveRange, Contract};
+use crate::switch::machine::{Event, Record};
+use crate::switch::schema;
+use hub_config::runtime::{Cluster, Colour};
+use hub_store::{Step, StoreError};
+
+impl Driver {
+    /// Lets a contract step begin, or says why not.
+    pub(super) async fn contract(&mut self, contract: Contract) {
+        let outcome = self.begin(&contract).await;
+        match &outcome {
+            Ok(step) => tracing::info!(
+                scope = step.scope,
+                step = step.number,
+                run = %step.run,
+                "a contract step of the migrations begins"
+            ),
+            Err(error) => tracing::warn!(
+                scope = contract.step.scope,
+                step = contract.step.number,
+                %error,
+                "a contract step of the migrations may not begin"
+            ),
+        }
+        // Whoever asked may have gone; the ledger says that the step has begun.
+        let _asker_gone = contract.reply.send(outcome);
+    }
+
+    async fn begin(&mut self, contract: &Contract) -> Result<Step, StoreError> {
+        let (scope, number) = (&contract.step.scope, contract.step.number);
+        let snapshot = self.hub.snapshot();
+        let mut guarded = Vec::new();
+        for (index, cluster) in fence::on(&snapshot, scope) {
+            self.may_contract(&snapshot, index, cluster, contract)
+                .map_err(|why| {
+                    StoreError::Refused(format!(
+                        "contract step {number:04} of `{scope}` may not run, because of cluster `{}`: {why}",
+                        cluster.name
+                    ))
+                })?;
+            guarded.push(cluster.name.as_str());
+        }
+        if guarded.is_empty() {
+            return Err(StoreError::Refused(format!(
+                "no cluster names the database `{scope}`, so nobody knows who still needs what contract step {number:04} takes away; add it to `schema.scopes` of its cluster and reload"
+            )));
+        }
+        for cluster in guarded {
+            if self.clusters.contains_key(cluster) {
+                match self.event(cluster, &Event::Contracted).await {
+                    // It is written down already.
+                    Ok(()) | Err(Failure::Refused(_)) => {}
+                    Err(other) => return Err(StoreError::Refused(other.to_string())),
+                }
+                self.show(cluster);
+            }
+        }
+        let step = contract.step.clone();
+        self.migrations.begin(step, contract.when_running).await
+    }
+
+    fn may_contract(
+        &self,
+        snapshot: &Snapshot,
+        index: usize,
+        cluster: &Cluster,
+        contract: &Contract,
+    ) -> Result<(), String> {
+        let active = snapshot.routing[index].routing.active;
+        let running = self.clusters.get(&cluster.name);
+        let idle = Record::idle(active);
+        let record = running.map_or(&idle, |running| &running.record);
+        if running.is_some_and(|running| running.again.is_some() || stale(running, active)) {
+            return Err("a decision of its rollout is not written down yet; try again".to_owned());
+        }
+        let mut ranges = contract.ranges.iter();
+        let asked = ranges.find(|one| one.cluster == cluster.name && one.colour == active);
+        let Some(ActiveRange { range, .. }) = asked else {
+            return Err("its active colour has changed just now; try again".to_owned());
+        };
+        let range = range.clone()?;
+        let other = active.other();
+        let busy = self.hub.switchboard.on(&cluster.name, other);
+        let kept = kept(snapshot, index, other);
+        schema::may_contract(contract.step.number, record, range, busy, kept)
+            .map_err(|barred| barred.to_string())
+    }
+}
+
+/// The routing in force is not the one of the record.
+fn stale(running: &Running, active: Colour) -> bool {
+    running.record.epoch > 0 && running.record.routing.active != active
+}
+
+/// A tenant that is kept on this colour of a cluster, whatever its routing says.
+fn kept(snapshot: &Snapshot, cluster: usize, colour: Colour) -> Option<&str> {
+    let mut tenants = snapshot.config.tenants.iter();
+    tenants.find_map(|(_, tenant)| {
+        let overlay = tenant.overlay.as_deref()?;
+        (overlay.colour(cluster) == Some(colour)).then_some(tenant.id.as_str())
+    })
+}

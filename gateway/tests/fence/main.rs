@@ -1,0 +1,7 @@
+//! Rollouts and migrations hold each other back: a real gateway, hubctl, and a database.
+
+mod colours;
+mod documents;
+mod live;
+mod postgres;
+mod site;

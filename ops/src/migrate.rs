@@ -1,0 +1,395 @@
+//! `hubctl migrate`: shows the steps of an application's schema, and runs those that may run.
+
+mod show;
+
+use crate::client::Client;
+use crate::ledger::{self, AdminLedger};
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use hub_store::migrate::{
+    Database, Location, MigrateError, Progress, Report, Run, RunOptions, Standing, StepFile,
+    StepStatus, Timeouts, contract, expand, load, status,
+};
+use hub_store::{Kind, Memory, MigrationLedger, WhenRunning};
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How often the time of a running step is shown anew.
+const CLOCK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Show every step, how it stands, and what its SQL would do to a database in use. Exits 1 where
+    /// something keeps the steps to come from running.
+    Plan {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Run the expand steps that come next: before a rollout.
+    Expand {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Run the contract steps that come next: after a rollout, when nobody needs what they take away.
+    Contract {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        how: How,
+        /// The colour whose sessions must be gone. Only where the database's clusters differ in which
+        /// colour is active; else the gateway knows.
+        #[arg(long, value_parser = ["blue", "green"])]
+        retired_colour: Option<String>,
+    },
+    /// Show which step each database is at and which colours can run on it; with --dir, --scope and
+    /// --database also how each step of that database stands.
+    Status {
+        /// Folder of the steps.
+        #[arg(long, requires = "scope")]
+        dir: Option<PathBuf>,
+        /// This database alone, as `schema.scopes` of its cluster names it.
+        #[arg(long)]
+        scope: Option<String>,
+        #[command(flatten)]
+        database: DatabaseUrl,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Folder of the steps: NNNN_name.expand.sql and NNNN_name.contract.sql.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The database, as `schema.scopes` of its cluster names it.
+    #[arg(long)]
+    scope: String,
+    #[command(flatten)]
+    database: DatabaseUrl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseUrl {
+    /// The database: postgres://..., host=... dbname=..., or the path of a SQLite file. Other users of
+    /// this machine can read arguments, so give a password in --database-file, or in the variable
+    /// HUB_DATABASE. It goes nowhere but to the database.
+    #[arg(long)]
+    database: Option<String>,
+    /// File that holds what --database would.
+    #[arg(long, conflicts_with = "database")]
+    database_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Take a step away from a run that holds it. Make sure first that the run is gone.
+    #[arg(long)]
+    take_over: bool,
+    /// Attempts at a step that does not get its locks; 1 to 1000.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    attempts: u32,
+    /// Longest wait for a lock, in milliseconds; 1 to 60000. Whoever comes after a schema change that waits
+    /// for one waits too.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    lock_timeout_ms: u64,
+    /// Longest run of one statement, in seconds; 0 is no bound.
+    #[arg(long, default_value_t = 3_600)]
+    statement_timeout: u64,
+}
+
+/// What a run of steps needs.
+struct Job<'j> {
+    client: &'j Client,
+    target: &'j Target,
+    how: &'j How,
+    kind: Kind,
+    retired_colour: Option<String>,
+    as_json: bool,
+}
+
+pub(crate) fn perform(
+    client: &Client,
+    command: &Migrate,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime cannot be started")?;
+    runtime.block_on(async {
+        match command {
+            Migrate::Plan { target } => plan(client, target, as_json).await,
+            Migrate::Expand { target, how } => {
+                let job = Job {
+                    client,
+                    target,
+                    how,
+                    kind: Kind::Expand,
+                    retired_colour: None,
+                    as_json,
+                };
+                job.run().await
+            }
+            Migrate::Contract {
+                target,
+                how,
+                retired_colour,
+            } => {
+                let job = Job {
+                    client,
+                    target,
+                    how,
+                    kind: Kind::Contract,
+                    retired_colour: retired(client, &target.scope, retired_colour.as_deref())?,
+                    as_json,
+                };
+                job.run().await
+            }
+            Migrate::Status {
+                dir,
+                scope,
+                database,
+            } => {
+                if let (Some(dir), Some(scope)) = (dir, scope) {
+                    let steps = steps(dir)?;
+                    let mut database = database.connect(&Timeouts::default()).await?;
+                    let known = known(client, scope)?;
+                    let statuses =
+                        look(client, known.is_some(), &steps, scope, &mut database).await?;
+                    show::steps(scope, &statuses, known.is_some(), as_json);
+                    if let (Some(known), false) = (known, as_json) {
+                        print!("{}", show::scope(&known));
+                    }
+                } else {
+                    show::scopes(client, scope.as_deref(), as_json)?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+}
+
+// === impl DatabaseUrl ===
+
+impl DatabaseUrl {
+    /// From the flag, the file or the environment, in that order. Never shown.
+    fn location(&self) -> anyhow::Result<Location> {
+        let text = match (&self.database, &self.database_file) {
+            (Some(text), _) => text.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the database file {}", file.display()))?,
+            (None, None) => std::env::var("HUB_DATABASE")
+                .ok()
+                .context("which database? Give --database, --database-file or HUB_DATABASE")?,
+        };
+        Ok(Location::parse(text.trim()))
+    }
+
+    async fn connect(&self, timeouts: &Timeouts) -> anyhow::Result<Database> {
+        Ok(Database::connect(&self.location()?, timeouts).await?)
+    }
+}
+
+fn steps(dir: &std::path::Path) -> anyhow::Result<Vec<StepFile>> {
+    load(dir).map_err(|problems| anyhow::anyhow!("the steps cannot be used:\n{problems}"))
+}
+
+/// What the gateway knows of a database; `None` where it is not there to be asked.
+fn known(client: &Client, scope: &str) -> anyhow::Result<Option<Value>> {
+    let reply = match client.get(&ledger::path(scope)) {
+        Ok(reply) => reply,
+        Err(error) => {
+            eprintln!("{error:#}\nwhat follows is what the database itself says");
+            return Ok(None);
+        }
+    };
+    if let Some(message) = reply.body["error"]["message"].as_str() {
+        bail!("{message}");
+    }
+    Ok(Some(reply.body))
+}
+
+/// The colour whose sessions a contract step must not meet.
+fn retired(client: &Client, scope: &str, wanted: Option<&str>) -> anyhow::Result<Option<String>> {
+    if let Some(colour) = wanted {
+        return Ok(Some(colour.to_owned()));
+    }
+    let reply = client.get(&ledger::path(scope))?;
+    if let Some(message) = reply.body["error"]["message"].as_str() {
+        bail!("{message}");
+    }
+    let colours = reply.body["retired"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    match colours.as_slice() {
+        // The gateway will have something to say of it.
+        [] => Ok(None),
+        [colour] => Ok(colour.as_str().map(str::to_owned)),
+        _ => bail!(
+            "the clusters on `{scope}` differ in which colour is active, so it is not known whose \
+             sessions are the old ones; say so with --retired-colour"
+        ),
+    }
+}
+
+/// How every step stands, by the gateway's ledger or without it.
+async fn look(
+    client: &Client,
+    with_ledger: bool,
+    steps: &[StepFile],
+    scope: &str,
+    database: &mut Database,
+) -> Result<Vec<StepStatus>, MigrateError> {
+    let (ledger, none) = (AdminLedger::new(client), Memory::new());
+    let ledger: &dyn MigrationLedger = if with_ledger { &ledger } else { &none };
+    let options = RunOptions::default();
+    let run = Run {
+        steps,
+        scope,
+        ledger,
+        options: &options,
+    };
+    status(&run, database).await
+}
+
+async fn plan(client: &Client, target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
+    let steps = steps(&target.dir)?;
+    let mut database = target.database.connect(&Timeouts::default()).await?;
+    let known = known(client, &target.scope)?.is_some();
+    let statuses = look(client, known, &steps, &target.scope, &mut database).await?;
+    show::steps(&target.scope, &statuses, known, as_json);
+    let kept = statuses.iter().any(|status| {
+        !status.findings.is_empty() || matches!(status.standing, Standing::Lost | Standing::Changed)
+    });
+    Ok(ExitCode::from(u8::from(kept)))
+}
+
+// === impl Job ===
+
+impl Job<'_> {
+    async fn run(&self) -> anyhow::Result<ExitCode> {
+        let steps = steps(&self.target.dir)?;
+        let timeouts = Timeouts {
+            lock: Duration::from_millis(self.how.lock_timeout_ms),
+            statement: Duration::from_secs(self.how.statement_timeout),
+        };
+        let mut database = self.target.database.connect(&timeouts).await?;
+        let options = RunOptions {
+            when_running: if self.how.take_over {
+                WhenRunning::TakeOver
+            } else {
+                WhenRunning::Refuse
+            },
+            retired_colour: self.retired_colour.clone(),
+            attempts_max: self.how.attempts,
+            ..RunOptions::default()
+        };
+        let ledger = AdminLedger::new(self.client);
+        let run = Run {
+            steps: &steps,
+            scope: &self.target.scope,
+            ledger: &ledger,
+            options: &options,
+        };
+        let clock = Clock::new(std::io::stdout().is_terminal() && !self.as_json);
+        let mut told = |progress: Progress| {
+            clock.clear();
+            if !self.as_json {
+                println!("{}", show::progress(&progress));
+            }
+            clock.note(&progress);
+        };
+        let outcome = {
+            let running = async {
+                match self.kind {
+                    Kind::Expand => expand(&run, &mut database, &mut told).await,
+                    Kind::Contract => contract(&run, &mut database, &mut told).await,
+                }
+            };
+            let mut running = std::pin::pin!(running);
+            loop {
+                tokio::select! {
+                    outcome = &mut running => break outcome,
+                    () = tokio::time::sleep(CLOCK) => clock.show(),
+                }
+            }
+        };
+        clock.clear();
+        match outcome {
+            Ok(report) => {
+                self.done(&report);
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => {
+                eprintln!("hubctl: {:#}", anyhow::Error::from(error));
+                Ok(ExitCode::from(1))
+            }
+        }
+    }
+
+    fn done(&self, report: &Report) {
+        if self.as_json {
+            println!(
+                "{}",
+                json!({"applied": report.applied, "adopted": report.adopted, "next": report.next})
+            );
+            return;
+        }
+        if report.applied.is_empty() && report.adopted.is_empty() {
+            println!("no {} step is to come", self.kind.as_str());
+        }
+        if let Some(next) = report.next {
+            let advice = match self.kind {
+                Kind::Expand => "once the rollout is committed, `hubctl migrate contract` runs it",
+                Kind::Contract => "`hubctl migrate expand` runs it",
+            };
+            println!("next is step {next:04}, of the other kind: {advice}");
+        }
+    }
+}
+
+/// On a terminal, how long the step has been running.
+struct Clock {
+    live: bool,
+    running: Mutex<Option<(u32, Instant)>>,
+}
+
+impl Clock {
+    fn new(live: bool) -> Self {
+        Self {
+            live,
+            running: Mutex::default(),
+        }
+    }
+
+    fn note(&self, progress: &Progress) {
+        let mut running = self.running.lock().unwrap_or_else(|dead| dead.into_inner());
+        match progress {
+            Progress::Begun { number, .. } => *running = Some((*number, Instant::now())),
+            Progress::Applied { .. } | Progress::Adopted { .. } => *running = None,
+            Progress::Retrying { .. } => {}
+        }
+    }
+
+    fn show(&self) {
+        let running = *self.running.lock().unwrap_or_else(|dead| dead.into_inner());
+        if let (true, Some((number, since))) = (self.live, running) {
+            print!("\r\x1b[2K{number:04}  {} s", since.elapsed().as_secs());
+            std::io::stdout().flush().ok();
+        }
+    }
+
+    /// Takes the line of [`Self::show`] away.
+    fn clear(&self) {
+        if self.live {
+            print!("\r\x1b[2K");
+            std::io::stdout().flush().ok();
+        }
+    }
+}
