@@ -26,7 +26,9 @@ impl Site {
             .start()
             .await;
         let hub = start(store.path(), &blue, &green, retry).await;
-        let plan = json!({"stages": [{"percent": 99.99, "observe_seconds": 600}]});
+        let plan = json!({
+            "stages": [{"percent": 99.99, "observe_seconds": 600}], "baseline_seconds": 0,
+        });
         let (status, begun) = hub
             .admin("POST", "/v1/rollouts/app/start", &plan.to_string())
             .await;

@@ -60,6 +60,8 @@ struct Counters {
     flips: [u64; FLIP_BOUNDS.len() + 1],
     flip_seconds: f64,
     samples_lost: u64,
+    /// What the present rollout's watch told last.
+    samples_seen_lost: u64,
 }
 
 // === impl Cause ===
@@ -129,7 +131,12 @@ impl RolloutMetrics {
 
     /// So many samples of the present rollout came to no judge.
     pub(super) fn lost(&self, cluster: &str, samples: u64) {
-        self.of(cluster, |counters| counters.samples_lost = samples);
+        self.of(cluster, |counters| {
+            // A watch counts from nought.
+            let new = samples.checked_sub(counters.samples_seen_lost);
+            counters.samples_lost += new.unwrap_or(samples);
+            counters.samples_seen_lost = samples;
+        });
     }
 
     /// A check kept the gate shut.

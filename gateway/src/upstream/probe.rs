@@ -108,13 +108,13 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     stream.flush().await.map_err(broke)?;
     let mut answer = Vec::new();
     loop {
-        if let Some(got) = final_status(&answer, *status)? {
+        if let Some((got, head)) = final_status(&answer, *status)? {
             if got != *status {
                 return Err(format!("answered {got}, not {status}"));
             }
             return match body_contains {
                 None => Ok(()),
-                Some(text) => find(stream, answer, text).await,
+                Some(text) => find(stream, answer, head, text).await,
             };
         }
         let room = ANSWER_BYTES_MAX - answer.len();
@@ -128,16 +128,18 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Looks for `text` behind the head of an answer of which `answer` has been read.
+/// Looks for `text` behind the head, which begins at `head`, of an answer of which `answer` has been read.
 async fn find<S: AsyncRead + Unpin>(
     mut stream: S,
     mut answer: Vec<u8>,
+    head: usize,
     text: &str,
 ) -> Result<(), String> {
     let finder = memchr::memmem::Finder::new(text);
     let bytes_max = ANSWER_BYTES_MAX + BODY_BYTES_MAX;
     loop {
-        let body = memchr::memmem::find(&answer, b"\r\n\r\n").map(|head| &answer[head + 4..]);
+        let rest = &answer[head..];
+        let body = memchr::memmem::find(rest, b"\r\n\r\n").map(|end| &rest[end + 4..]);
         if body.is_some_and(|body| finder.find(body).is_some()) {
             return Ok(());
         }
@@ -149,8 +151,10 @@ async fn find<S: AsyncRead + Unpin>(
     }
 }
 
-/// The first status in `answer` that is wanted or ends the exchange; `None` while more is needed.
-fn final_status(mut answer: &[u8], wanted: u16) -> Result<Option<u16>, String> {
+/// The first status in `answer` that is wanted or ends the exchange, and where its line begins; `None` while
+/// more is needed.
+fn final_status(bytes: &[u8], wanted: u16) -> Result<Option<(u16, usize)>, String> {
+    let mut answer = bytes;
     loop {
         let Some(end) = answer.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);
@@ -159,7 +163,7 @@ fn final_status(mut answer: &[u8], wanted: u16) -> Result<Option<u16>, String> {
         // 100, 102, 103 and the like precede the answer; 101 is one.
         let precedes = (100..200).contains(&status) && status != 101;
         if status == wanted || !precedes {
-            return Ok(Some(status));
+            return Ok(Some((status, bytes.len() - answer.len())));
         }
         let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let Some(head) = head else { return Ok(None) };

@@ -160,7 +160,7 @@ impl Site {
     /// Rolls the other colour out, to nearly everyone at first, and waits for this phase.
     pub(crate) async fn roll_out(&self, phase: &str) -> Value {
         let cluster = self.config["cluster"][0]["name"].as_str().expect("a name");
-        let plan = r#"{"stages":[{"percent":99.99,"observe_seconds":600}]}"#;
+        let plan = r#"{"stages":[{"percent":99.99,"observe_seconds":600}],"baseline_seconds":0}"#;
         let path = format!("/v1/rollouts/{cluster}/start");
         let (status, begun) = self.hub.admin("POST", &path, plan).await;
         assert_eq!(status, 200, "{begun}");
