@@ -18,6 +18,14 @@ struct Site {
 impl Site {
     /// A canary that nearly everyone is on, whose green does this with requests for [`WORK`].
     async fn start(green: impl Into<Behaviour>, retry: bool) -> Self {
+        let plan = json!({
+            "stages": [{"percent": 99.99, "observe_seconds": 600}], "baseline_seconds": 0,
+        });
+        Self::start_in("canary", &plan, green, retry).await
+    }
+
+    /// The same with any plan and phase in which green gets requests.
+    async fn start_in(phase: &str, plan: &Value, green: impl Into<Behaviour>, retry: bool) -> Self {
         let store = tempfile::tempdir().expect("a folder");
         let blue = Origin::builder().colour("blue").start().await;
         let green = Origin::builder()
@@ -26,9 +34,6 @@ impl Site {
             .start()
             .await;
         let hub = start(store.path(), &blue, &green, retry).await;
-        let plan = json!({
-            "stages": [{"percent": 99.99, "observe_seconds": 600}], "baseline_seconds": 0,
-        });
         let (status, begun) = hub
             .admin("POST", "/v1/rollouts/app/start", &plan.to_string())
             .await;
@@ -39,7 +44,7 @@ impl Site {
             green: Some(green),
             _store: store,
         };
-        site.wait_for("canary").await;
+        site.wait_for(phase).await;
         assert_eq!(
             site.send("GET", "/", "").await.header("x-colour"),
             Some("green")
@@ -227,6 +232,34 @@ async fn a_route_that_does_not_say_so_and_a_cluster_without_a_rollout_try_nothin
     site.blue.on(WORK, Reply::new(500));
     assert_eq!(site.send("GET", WORK, "").await.status, 500);
     assert_eq!(site.retries("sent").await, 0.0);
+}
+
+#[tokio::test]
+async fn once_everyone_has_moved_the_old_colour_still_helps() {
+    let plan = json!({"stages": [], "bake_seconds": 600});
+    let site = Site::start_in("bake", &plan, Reply::new(500), true).await;
+    let ended = site.ask_until_it_is_back().await;
+    let why = ended["why"].as_str().expect("a reason");
+    assert!(why.contains("5xx"), "{why}");
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_while_the_rollout_goes_back_is_tried_again() {
+    let site = Site::start(Behaviour::Hang, true).await;
+    let mut wire = Wire::connect(site.hub.addr("public")).await;
+    wire.send(format!("GET {WORK} HTTP/1.1\r\nHost: a.test\r\n\r\n"))
+        .await;
+    let green = site.green.as_ref().expect("it is there");
+    // Four of the gate, and the first look.
+    green.wait_for_requests(6).await;
+    site.hub.admin("POST", "/v1/rollouts/app/abort", "").await;
+    site.wait_for("rolled_back").await;
+    let answer = wire.read_response().await;
+    let colour = answer.header("x-colour");
+    assert_eq!((answer.status, colour), (200, Some("blue")));
+    // It has left green, and green is let go.
+    site.hub.wait_for_stderr("the colour is released").await;
+    green.wait_for_open_connections(0).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What a colour must show before a rollout lets clients on it, and what is left of it when it is let go.
 
-use hub_testkit::{Behaviour, Hub, Origin, Reply, Wire, demo_config};
+use hub_testkit::{Behaviour, Ca, Hub, Origin, OriginBuilder, Reply, Wire, demo_config};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A gateway whose cluster has these colours, these further keys, and tenants by header.
@@ -207,10 +208,28 @@ async fn an_endpoint_that_takes_connections_and_answers_nothing_does_not_pass() 
 
 #[tokio::test]
 async fn the_first_clients_of_a_colour_find_connections() {
+    find_connections(|origin| origin, "").await;
+}
+
+#[tokio::test]
+async fn the_first_clients_of_a_colour_find_connections_that_have_shaken_hands() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ca = Ca::new("upstream authority");
+    let file = ca.write(dir.path());
+    let tls = ca.issue(&["app.test"]).server_config(&[]);
+    let keys = format!(
+        "tls = {{ server_name = \"app.test\", ca_file = {:?} }}",
+        file.display().to_string()
+    );
+    find_connections(|origin| origin.tls(Arc::clone(&tls)), &keys).await;
+}
+
+async fn find_connections(make: impl Fn(OriginBuilder) -> OriginBuilder, keys: &str) {
     let store = tempfile::tempdir().expect("a folder");
-    let (blue, green) = (coloured("blue").await, coloured("green").await);
-    let gate = "gate = { warm_connections = 3 }";
-    let hub = start(store.path(), &blue, &[&green], gate).await;
+    let blue = make(Origin::builder().colour("blue")).start().await;
+    let green = make(Origin::builder().colour("green")).start().await;
+    let gate = format!("gate = {{ warm_connections = 3 }}\n{keys}");
+    let hub = start(store.path(), &blue, &[&green], &gate).await;
     roll_out(&hub, &json!({"stages": [], "bake_seconds": 600})).await;
     wait_until(&hub, "the bake", |rollout| rollout["phase"] == "bake").await;
     // Three probes, and three that wait.

@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use deadlines::arm_deadlines;
 use errand::Errand;
-use errors::{WaitsFor, refusal_of};
+use errors::{ending_of, refusal_of, waits_for};
 use hub_core::{HeaderValue, Method, Reason, Refusal, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -473,7 +473,7 @@ impl ProxyHttp for GeneralLane {
             admitted.exchange.retries += 1;
             record::retried(&admitted.exchange);
         } else if !is_answered(session)
-            && let Some(ending) = ended(&error, admitted.progress.fault(), session)
+            && let Some(ending) = ending_of(&error, admitted.progress.fault(), session)
             && ctx.goes_over(ending, 0)
         {
             error.set_retry(true);
@@ -547,20 +547,4 @@ impl ProxyHttp for GeneralLane {
     ) -> bool {
         true
     }
-}
-
-fn waits_for(session: &mut Session) -> WaitsFor {
-    if session.was_upgraded() {
-        WaitsFor::Tunnel
-    } else if session.as_downstream_mut().is_body_done() {
-        WaitsFor::Answer
-    } else {
-        WaitsFor::Body
-    }
-}
-
-/// What an error says of the colour, and whether there is time for another one.
-fn ended(error: &Error, fault: Option<Reason>, session: &mut Session) -> Option<Ending> {
-    let reason = refusal_of(error, fault, waits_for(session))?.reason;
-    record::ending_of(reason).filter(|_| reason != Reason::TotalTimeout)
 }

@@ -1,5 +1,6 @@
 //! TLS at the listener and HTTP/2 above it.
 
+mod fallback;
 mod http2;
 mod slow_http2;
 

@@ -1,6 +1,9 @@
 //! From pingora's errors to the table of refusals.
 
+use crate::stages::record;
+use crate::switch::watch::Ending;
 use hub_core::{Reason, Refusal};
+use pingora::prelude::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
 /// What a request was waiting for when it failed.
@@ -67,4 +70,25 @@ pub(super) fn refusal_of(
         _ => Reason::Internal,
     };
     Some(Refusal::new(reason).with_detail(detail))
+}
+
+/// What a request waits for now.
+pub(super) fn waits_for(session: &mut Session) -> WaitsFor {
+    if session.was_upgraded() {
+        WaitsFor::Tunnel
+    } else if session.as_downstream_mut().is_body_done() {
+        WaitsFor::Answer
+    } else {
+        WaitsFor::Body
+    }
+}
+
+/// What an error says of the colour that was asked, where there is time for another one.
+pub(super) fn ending_of(
+    error: &Error,
+    fault: Option<Reason>,
+    session: &mut Session,
+) -> Option<Ending> {
+    let reason = refusal_of(error, fault, waits_for(session))?.reason;
+    record::ending_of(reason).filter(|_| reason != Reason::TotalTimeout)
 }
