@@ -174,7 +174,7 @@ impl Rollouts {
             views: Arc::default(),
             ledger: Ledger(ledger),
         };
-        let mut driver = Driver {
+        let driver = Driver {
             hub,
             reloader,
             ledger: rollouts.ledger.clone(),
@@ -183,12 +183,6 @@ impl Rollouts {
             clusters: BTreeMap::new(),
             began: Instant::now(),
         };
-        // Who asks at once is told where they stand, not that there are none.
-        for one in &found {
-            let running = Running::new(one.record.clone(), one.rollout);
-            driver.clusters.insert(one.cluster.clone(), running);
-            driver.show(&one.cluster);
-        }
         tokio::spawn(driver.run(found, queue));
         rollouts
     }
@@ -234,9 +228,13 @@ impl Rollouts {
 impl Driver {
     async fn run(mut self, found: Vec<Found>, mut queue: mpsc::Receiver<Message>) {
         for Found {
-            cluster, record, ..
+            cluster,
+            rollout,
+            record,
         } in found
         {
+            self.clusters
+                .insert(cluster.clone(), Running::new(record.clone(), rollout));
             if let Some(decision) = machine::recover(&record, unix_us()) {
                 tracing::warn!(
                     cluster,
