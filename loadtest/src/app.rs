@@ -364,7 +364,13 @@ async fn answer(
         Fault::Flapping => return Ok(plain(&shared, StatusCode::SERVICE_UNAVAILABLE)),
         Fault::RefusesWebSocket => return Ok(plain(&shared, StatusCode::BAD_REQUEST)),
         Fault::WrongBody => {
+            let seen = good
+                .headers_ref()
+                .and_then(|known| known.get("x-seen-tenant"));
             let mut wrong = plain(&shared, StatusCode::OK);
+            if let Some(seen) = seen {
+                wrong.headers_mut().insert("x-seen-tenant", seen.clone());
+            }
             *wrong.body_mut() = full(Bytes::from_static(b"It works!\n"));
             return Ok(wrong);
         }
