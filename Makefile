@@ -82,8 +82,8 @@ bench-tenants: ## Look-ups among 100,000 tenants and 10,000 routes
 .PHONY: bench-migrate
 bench-migrate: ## A column gets another name while both colours write to a real Postgres at 200 tx/s
 	@scripts/install.sh test
-	cargo build --locked -p hub-ops --bins
-	HUB_REQUIRE_POSTGRES=1 HUB_REQUIRE_HUBCTL=1 HUB_MIGRATE_SECONDS=30 cargo test --locked -p hub-gateway --test fence live:: -- --nocapture
+	cargo build --locked --workspace --bins
+	HUB_REQUIRE_POSTGRES=1 HUB_REQUIRE_HUBCTL=1 HUB_MIGRATE_SECONDS=30 cargo test --locked --workspace --test fence live:: -- --nocapture
 
 .PHONY: simulate
 simulate: ## Rollouts in a world that crashes, by seeds; prints states and transitions covered

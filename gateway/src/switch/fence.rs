@@ -1,6 +1,6 @@
 //! Rollouts and migrations, each held back by the other.
 //!
-//! A rollout asks [`admit`] whether its new colour can run on the databases. A contract step asks the
+//! A rollout asks `admit` whether its new colour can run on the databases. A contract step asks the
 //! [`GuardedLedger`], which hands the question to the driver: so no rollout starts while it is
 //! answered, and none that starts later overlooks the step, which is in the ledger by then.
 

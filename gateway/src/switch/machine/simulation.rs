@@ -188,6 +188,10 @@ impl World {
             }
             self.calm = false;
             self.settle(coverage)?;
+            for _ in 0..self.rng.random_range(0..6) {
+                self.now += self.rng.random_range(1..20 * SECOND);
+                self.migrate(coverage)?;
+            }
         }
         Ok(())
     }
@@ -605,8 +609,8 @@ fn thousands_of_rollouts_keep_every_invariant() {
 fn every_planted_bug_is_caught() {
     for (name, subject) in PLANTED {
         let mut coverage = Coverage::default();
-        let found = first_broken(*subject, 3_000, &mut coverage);
-        let (seed, broken) = found.unwrap_or_else(|| panic!("{name}: no seed of 3000 catches it"));
+        let found = first_broken(*subject, 10_000, &mut coverage);
+        let (seed, broken) = found.unwrap_or_else(|| panic!("{name}: no seed of 10000 catches it"));
         println!("{name}: seed {seed}, {broken}");
     }
 }
