@@ -36,6 +36,10 @@ pub const UPSTREAM_CONNECTS_TOTAL: &str = "hub_upstream_connects_total";
 pub const UPSTREAM_RETRIES_TOTAL: &str = "hub_upstream_retries_total";
 /// Reloads, by outcome (`applied`, `unchanged`, `rejected`, `needs_upgrade`).
 pub const RELOADS_TOTAL: &str = "hub_config_reloads_total";
+/// Upgrades of the binary, by outcome (`committed`, told by the new process, and `aborted`).
+pub const UPGRADES_TOTAL: &str = "hub_upgrades_total";
+/// Processes that served before this one and still serve the clients that they have.
+pub const PROCESSES_DRAINING: &str = "hub_processes_draining";
 /// When the snapshot in force was taken, in seconds since 1970.
 pub const SNAPSHOT_TIMESTAMP_SECONDS: &str = "hub_config_snapshot_timestamp_seconds";
 /// Snapshots that are no longer in force and still held by requests.
