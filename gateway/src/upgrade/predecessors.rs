@@ -100,10 +100,15 @@ impl Predecessors {
 
     /// Waits until all have ended, `longest` at most.
     pub(crate) async fn ended(&self, longest: Duration) {
+        self.fewer_than(1, longest).await;
+    }
+
+    /// Waits until fewer than `count` are left, `longest` at most.
+    pub(super) async fn fewer_than(&self, count: usize, longest: Duration) {
         let mut left = self.left.subscribe();
-        let none = left.wait_for(|left| *left == 0);
+        let fewer = left.wait_for(|left| *left < count);
         // Running out of time is one of the two ordinary ends.
-        let _in_time = tokio::time::timeout(longest, none).await.map(drop);
+        let _in_time = tokio::time::timeout(longest, fewer).await.map(drop);
     }
 }
 

@@ -29,6 +29,9 @@ use uuid::Uuid;
 /// Longest wait for the new process to hear that this one has parted.
 const PARTED_MAX: Duration = Duration::from_secs(1);
 
+/// How long the end of a process may take to be noticed.
+const NOTICE_MAX: Duration = Duration::from_millis(250);
+
 /// Begins upgrades. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrader(Arc<Inner>);
@@ -224,6 +227,8 @@ impl Inner {
         if self.hub.lifecycle().phase() != Phase::Serving || *self.ending.borrow() {
             return Err(Refused::NotServing);
         }
+        // One that has just ended may still be listed.
+        self.predecessors.fewer_than(DRAINING_MAX, NOTICE_MAX).await;
         let draining = self.predecessors.pids();
         if draining.len() >= DRAINING_MAX {
             return Err(Refused::Draining(draining));
