@@ -70,6 +70,10 @@ bench-memory: dist ## Memory of an idle gateway and of an idle connection
 bench-switch: dist ## 100 rollouts between two good colours under mixed traffic; fails where a request does
 	$(BENCH) switch --bin-dir $(DIST)
 
+.PHONY: bench-upgrade
+bench-upgrade: dist ## 50 upgrades of the binary under mixed traffic; fails where a connection or a request does
+	$(BENCH) upgrade --bin-dir $(DIST)
+
 .PHONY: bench-greens
 bench-greens: dist ## 14 ways for a new colour to be bad, and how soon each is taken back
 	$(BENCH) greens --bin-dir $(DIST)

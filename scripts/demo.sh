@@ -49,9 +49,20 @@ cp config/examples/demo-tenants.jsonl "$dir/demo-tenants.jsonl"
 rm -rf "$dir/store"
 
 apps=() gateway=
+# The process that has taken over from the one that was started here, if one has and lives.
+successor() {
+  local pid
+  pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$dir/ready.json" 2>/dev/null) || return 1
+  [ -n "$pid" ] && [ "$pid" != "$gateway" ] && grep -qs "$dir/ready.json" "/proc/$pid/cmdline" && echo "$pid"
+}
 stop() {
   trap - EXIT INT TERM
   # The gateway first: what it still serves needs the applications.
+  local pid
+  if pid=$(successor); then
+    kill -TERM "$pid" 2>/dev/null || true
+    while successor > /dev/null; do sleep 0.1; done
+  fi
   [ -z "$gateway" ] || { kill -TERM "$gateway" 2>/dev/null || true; wait "$gateway" 2>/dev/null || true; }
   for pid in "${apps[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
   wait
@@ -117,6 +128,11 @@ Paste these into another terminal, in this folder:
   $bin/hubctl reload
   curl -s http://127.0.0.1:$port/api/contacts -H 'X-Location-Id: loc_lakeside'  # expect: "colour":"green"
 
+  # have another process take over: the same binary here, a new one after an installation
+  $bin/hubctl upgrade  # expect: committed
+
 Ctrl-C stops everything. Access log: $dir/access.log
 EOF
 wait "$gateway"
+# After an upgrade another process serves, which is no child of this script.
+while successor > /dev/null; do sleep 0.5; done

@@ -71,6 +71,10 @@ pub struct Gateway {
     pub drain_notice: Duration,
     /// Longest wait for requests in flight.
     pub drain_timeout: Duration,
+    /// Longest time that an upgrade may take.
+    pub upgrade_timeout: Duration,
+    /// How long a process that has handed over serves the connections that it has.
+    pub upgrade_grace: Duration,
     /// Reload when files change.
     pub reload_on_change: bool,
     /// Least level logged.

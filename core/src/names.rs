@@ -55,6 +55,10 @@ pub const ROLLOUT_SAMPLES_LOST_TOTAL: &str = "hub_rollout_samples_lost_total";
 pub const ROLLOUT_FLIP_SECONDS: &str = "hub_rollout_flip_seconds";
 /// Reloads, by outcome (`applied`, `unchanged`, `rejected`, `needs_upgrade`).
 pub const RELOADS_TOTAL: &str = "hub_config_reloads_total";
+/// Upgrades of the binary, by outcome (`committed`, told by the new process, and `aborted`).
+pub const UPGRADES_TOTAL: &str = "hub_upgrades_total";
+/// Processes that served before this one and still serve the clients that they have.
+pub const PROCESSES_DRAINING: &str = "hub_processes_draining";
 /// When the snapshot in force was taken, in seconds since 1970.
 pub const SNAPSHOT_TIMESTAMP_SECONDS: &str = "hub_config_snapshot_timestamp_seconds";
 /// Snapshots that are no longer in force and still held by requests.

@@ -3,7 +3,7 @@
 //! Invariant: the data plane never calls into this module.
 
 pub mod admin;
-mod audit;
+pub(crate) mod audit;
 mod explain;
 mod low;
 pub mod reload;

@@ -23,6 +23,7 @@ pub mod stages;
 pub mod switch;
 pub mod telemetry;
 pub mod tenant_state;
+mod upgrade;
 pub mod upstream;
 
 /// JSON Schema of the configuration file with every plugin's settings, as text.

@@ -1,4 +1,5 @@
-//! From serving to gone: what SIGTERM sets in motion, and who is still at work.
+//! From serving to gone: what SIGTERM, or a hand-over to another process, sets in motion, and who is still
+//! at work.
 
 use crate::service::notify::Notifier;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -14,6 +15,9 @@ pub enum Phase {
     Serving,
     /// Readiness says 503, everything is still served, answers ask clients to reconnect elsewhere.
     Notice,
+    /// Another process takes new connections. Those of this one are served: each of HTTP/1 is closed with
+    /// its next answer, those of HTTP/2 are told to go.
+    HandedOver,
     /// No new connections; idle ones are closed; requests in flight are finished.
     Draining,
 }
@@ -26,8 +30,10 @@ pub struct Lifecycle {
     phase: AtomicU8,
     in_flight: AtomicUsize,
     idle: Notify,
-    /// True from [`Phase::Draining`] on; what pingora and idle connections watch.
+    /// True from [`Phase::HandedOver`] on; what accept loops and connections of HTTP/2 watch.
     stop: watch::Sender<bool>,
+    /// True from [`Phase::Draining`] on; what idle connections of HTTP/1 watch.
+    idle_end: watch::Sender<bool>,
     service: Notifier,
 }
 
@@ -49,6 +55,7 @@ impl Lifecycle {
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
             stop: watch::channel(false).0,
+            idle_end: watch::channel(false).0,
             service,
         }
     }
@@ -64,6 +71,7 @@ impl Lifecycle {
             0 => Phase::Starting,
             1 => Phase::Serving,
             2 => Phase::Notice,
+            3 => Phase::HandedOver,
             _ => Phase::Draining,
         }
     }
@@ -71,14 +79,22 @@ impl Lifecycle {
     /// Goes forward to `phase`; going back has no effect.
     pub fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        if phase == Phase::Draining {
+        if phase >= Phase::HandedOver {
             self.stop.send_replace(true);
+        }
+        if phase == Phase::Draining {
+            self.idle_end.send_replace(true);
         }
     }
 
-    /// Becomes true when idle connections should close.
+    /// Becomes true when no connection should be taken any more.
     pub fn stop(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
+    }
+
+    /// Becomes true when idle connections should close.
+    pub fn idle_end(&self) -> watch::Receiver<bool> {
+        self.idle_end.subscribe()
     }
 
     /// Requests that are being worked on.
@@ -129,7 +145,16 @@ mod tests {
         lifecycle.advance(Phase::Draining);
         lifecycle.advance(Phase::Serving);
         assert_eq!(lifecycle.phase(), Phase::Draining);
-        assert!(*lifecycle.stop().borrow());
+        assert!(*lifecycle.stop().borrow() && *lifecycle.idle_end().borrow());
+    }
+
+    #[test]
+    fn a_hand_over_ends_accepting_and_leaves_idle_connections_alone() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.advance(Phase::Notice);
+        assert!(!*lifecycle.stop().borrow());
+        lifecycle.advance(Phase::HandedOver);
+        assert!(*lifecycle.stop().borrow() && !*lifecycle.idle_end().borrow());
     }
 
     #[tokio::test(start_paused = true)]

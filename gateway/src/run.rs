@@ -1,49 +1,38 @@
 //! From a configuration file to a serving process, and from SIGTERM to its end.
 
-use crate::control::admin::{Admin, AdminSocket};
-use crate::control::reload::{self, Reloader, Trigger};
-use crate::control::watch_files;
-use crate::front::app::Front;
-use crate::front::listener::{BoundListener, Source};
+mod drain;
+mod operate;
+mod probe;
+mod serve;
+
+use crate::control::admin::AdminSocket;
+use crate::control::reload::{self, Reloader};
+use crate::front::listener::BoundListener;
 use crate::front::tls::ListenerTls;
 use crate::hub::{Hub, Shared};
-use crate::lanes::general::GeneralLane;
-use crate::lanes::general::errand::Errands;
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::lifecycle::Lifecycle;
 use crate::limit::Limiter;
-use crate::service::{self, activation::Inherited, notify::Notifier};
+use crate::service::{self, activation::Inherited, notify::Notifier, watchdog};
 use crate::snapshot::Snapshot;
-use crate::switch::driver::{self, Found, Rollouts};
+use crate::switch::driver::{self, Found};
 use crate::switch::metrics::RolloutMetrics;
 use crate::switch::traffic::Switchboard;
-use crate::telemetry::{self, AccessLog, Metrics, Refusals, TenantGate, UpstreamMetrics};
-use anyhow::Context;
+use crate::telemetry::{
+    self, AccessLog, Metrics, ProcessLog, Refusals, TenantGate, UpstreamMetrics,
+};
+use crate::upgrade::{AdminPort, Predecessors, Program, Takeover};
+use anyhow::{Context, anyhow};
 use hub_config::Problems;
 use hub_config::runtime::{Config, LogLevel};
 use hub_store::Embedded;
+use operate::{Ends, Nudges, Operation};
 use parking_lot::Mutex;
-use pingora::listeners::ListenerConfig;
-use pingora::protocols::l4::stream::L4BufferSettings;
-use pingora::proxy::{HttpProxy, http_proxy};
-use pingora::server::configuration::ServerConf;
-use pingora::server::{Fds, ListenFds};
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
-use serde_json::json;
+use rustix::fd::OwnedFd;
+use serve::Server;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// Idle upstream connections that a process keeps. pingora's default of 128 closes and opens
-/// connections all the time under load.
-const UPSTREAM_POOL: usize = 4_096;
-/// Tries of one request, each kind of which has a bound of its own: the first, one on another endpoint, two
-/// for pooled connections that turned out to be closed; and as many on the old colour of a rollout.
-const TRIES_MAX: usize = 8;
-
-/// Longest wait for the access log's last lines.
-const LAST_LINES: Duration = Duration::from_secs(2);
+use std::time::SystemTime;
+use tokio::runtime::Runtime;
 
 /// Why the process could not serve.
 #[derive(Debug)]
@@ -54,10 +43,38 @@ pub enum Failure {
     System(anyhow::Error),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Config(problems) => write!(f, "{problems}"),
+            Self::System(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::System(error)
     }
+}
+
+/// A process in which everything is made and nothing is served.
+struct Prepared {
+    hub: Arc<Hub>,
+    server: Server,
+    data: Runtime,
+    reloader: Reloader,
+    store: Option<(Embedded, Vec<Found>)>,
+    /// Positions of the listeners whose sockets another process will hand over, in the order in which they
+    /// come.
+    promised: Vec<usize>,
+}
+
+/// The admin API's socket, and whether a service manager keeps it.
+enum Admin {
+    Here(AdminSocket, bool),
+    /// Another process will hand it over, after those of listeners.
+    Promised(bool),
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -69,30 +86,102 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         .install_default()
         .is_err()
     {
-        return Err(anyhow::anyhow!("another crypto provider is installed").into());
+        return Err(anyhow!("another crypto provider is installed").into());
     }
-    let began = std::time::SystemTime::now();
+    let program = Program::of_this_process().context("this program's file cannot be found")?;
     // Before the load, which has things to say, too.
-    let process_log =
+    let log =
         telemetry::init_process_log(LogLevel::Info).context("cannot set the process's log up")?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(4)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control plane's thread")?;
+    let nudges = {
+        let _within = control.enter();
+        Nudges::new().context("cannot listen for signals")?
+    };
+    let mut takeover = control.block_on(Takeover::from_env())?;
+    let inherited = inherited.map_err(anyhow::Error::from);
+    let started = inherited.map_err(Failure::from).and_then(|inherited| {
+        let (prepared, admin) = prepare(file, inherited, log, takeover.as_mut(), &control)?;
+        let admin = control.block_on(start(&prepared, admin, takeover.as_mut()))?;
+        Ok((prepared, admin))
+    });
+    let (started, admin) = match started {
+        Ok(started) => started,
+        Err(failure) => {
+            if let Some(takeover) = &takeover {
+                control.block_on(takeover.give_up(&failure.to_string()));
+            }
+            return Err(failure);
+        }
+    };
+    let Prepared {
+        hub,
+        data,
+        reloader,
+        store,
+        server,
+        ..
+    } = started;
+    let attend = service::attend(Arc::clone(&hub), data.handle().clone());
+    let errands = server.errands(data.handle());
+    let served: anyhow::Result<()> = control.block_on(async {
+        // All that may fail comes before the other process lets go.
+        let ends = Ends::new().context("cannot listen for signals")?;
+        let (admin_socket, kept) = admin;
+        let admin_port = AdminPort::new(&admin_socket, kept).context("admin API")?;
+        let predecessors = Predecessors::default();
+        let handed = match takeover {
+            Some(takeover) => Some(takeover.serving(&predecessors).await?),
+            None => None,
+        };
+        let operation = Operation {
+            hub,
+            program,
+            ready_file,
+            reloader,
+            admin_socket,
+            admin_port,
+            store,
+            errands,
+            predecessors,
+            handed,
+            nudges,
+            ends,
+        };
+        operation.run(attend).await
+    });
+    served?;
+    // Requests that are still running after the drain's time are cut here.
+    data.shutdown_background();
+    control.shutdown_background();
+    Ok(())
+}
+
+/// Everything that can fail, and nothing that anybody outside sees, but for sockets that nobody has yet.
+fn prepare(
+    file: PathBuf,
+    mut inherited: Inherited,
+    process_log: ProcessLog,
+    mut takeover: Option<&mut Takeover>,
+    control: &Runtime,
+) -> Result<(Prepared, Admin), Failure> {
+    let began = SystemTime::now();
     let config = reload::load(&file, None, false).map_err(Failure::Config)?;
     process_log.set_level(config.gateway.log_level);
     reload::tell_warnings(&config);
-
-    // Everything that can fail fails before anything is served.
     let manager = Notifier::from_env().context("$NOTIFY_SOCKET")?;
-    let mut inherited = inherited.map_err(anyhow::Error::from)?;
     let metrics = Arc::new(Metrics::new());
-    let listeners = bind(&config, &metrics, &mut inherited)?;
-    let admin_socket = match inherited
-        .admin(&config.admin.address)
-        .context("admin API")?
-    {
-        Some(socket) => socket,
-        None => AdminSocket::bind(&config.admin.address)
-            .with_context(|| format!("cannot bind the admin API to {:?}", config.admin.address))?,
-    };
+    let (listeners, promised) = bind(&config, &metrics, &mut inherited, takeover.as_deref_mut())?;
+    let admin = bind_admin(&config, &mut inherited, takeover.as_deref_mut())?;
     inherited.finish().map_err(anyhow::Error::from)?;
+    if let Some(takeover) = takeover {
+        takeover.finish()?;
+    }
     let shared = Shared {
         metrics,
         access_log: AccessLog::start(
@@ -114,26 +203,18 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     };
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(4)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the control plane's thread")?;
     // Before the first snapshot, so that no request goes by the configured colour where a rollout has
     // decided on another one.
     let store = config
         .store_directory
         .as_ref()
-        .map(|directory| open_store(directory, &shared, &control))
+        .map(|directory| open_store(directory, &shared, control))
         .transpose()?;
     let first = Snapshot::build(config, None, &shared);
     let lifecycle = Arc::new(Lifecycle::new(manager));
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
     hub.after_swap(None, &hub.snapshot(), &[], None);
     hub.join_scrapes();
-
     let data = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("data")
@@ -142,255 +223,136 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         .context("cannot start the data plane's threads")?;
     let reloader = Reloader::start(Arc::clone(&hub), file, control.handle().clone(), began)
         .context("cannot start the reload thread")?;
-
-    let proxy = Arc::new(proxy(&hub));
-    for index in 0..hub.listeners.len() {
-        data.spawn(listen(Arc::clone(&hub), Arc::clone(&proxy), index));
-    }
-    let attend = service::attend(Arc::clone(&hub), data.handle().clone());
-    let errands = Errands::new(Arc::clone(&hub), proxy, data.handle().clone());
-    let store = store.map(|(store, found)| (store, found, errands));
-    let operated = operate(hub, ready_file, reloader, admin_socket, store, attend);
-    control.block_on(operated)?;
-    // Requests that are still running after the drain's time are cut here.
-    data.shutdown_background();
-    control.shutdown_background();
-    Ok(())
+    let prepared = Prepared {
+        server: Server::new(&hub),
+        hub,
+        data,
+        reloader,
+        store,
+        promised,
+    };
+    Ok((prepared, admin))
 }
 
-/// Binds every listener that was not handed over.
+/// Starts to take connections. Where another process serves, proves itself before and afterwards. The admin
+/// API's socket, and whether a service manager keeps it.
+async fn start(
+    prepared: &Prepared,
+    admin: Admin,
+    takeover: Option<&mut Takeover>,
+) -> Result<(AdminSocket, bool), Failure> {
+    let Prepared {
+        hub,
+        server,
+        data,
+        promised,
+        ..
+    } = prepared;
+    let is_taken_over = takeover.is_some();
+    let mut sockets = Vec::new();
+    if let Some(takeover) = takeover {
+        let asked = probe::ask_ourselves(hub, server, data.handle()).await;
+        asked.map_err(|why| anyhow!(why))?;
+        let listeners = hub.listeners.iter().enumerate();
+        let bound = listeners.filter(|(index, _)| !promised.contains(index));
+        let bound = bound.map(|(_, listener)| listener.name.clone()).collect();
+        let hash = hub.snapshot().config.hash.to_string();
+        sockets = takeover.ready(hash, bound).await?;
+    }
+    let mut sockets = sockets.into_iter();
+    for index in promised {
+        let socket: OwnedFd = sockets.next().context("a socket is missing")?;
+        let listener = &hub.listeners[*index];
+        listener
+            .receive(socket)
+            .with_context(|| format!("listener `{}`", listener.name))?;
+    }
+    let admin = match admin {
+        Admin::Here(socket, kept) => (socket, kept),
+        Admin::Promised(kept) => {
+            let socket = sockets
+                .next()
+                .context("the admin API's socket is missing")?;
+            let address = &hub.snapshot().config.admin.address;
+            (AdminSocket::received(socket, address), kept)
+        }
+    };
+    for (index, bound) in hub.listeners.iter().enumerate() {
+        // Until the other process lets go.
+        bound.share(is_taken_over);
+        let serve = server.listen(index, bound, hub.lifecycle().stop());
+        data.spawn(serve.with_context(|| format!("listener `{}`", bound.name))?);
+    }
+    hub.snapshot()
+        .clusters
+        .start_health_checks(&tokio::runtime::Handle::current());
+    if is_taken_over {
+        watchdog::take_turns(hub).await.map_err(|name| {
+            anyhow!("listener `{name}` takes no connection of this process's own")
+        })?;
+    }
+    Ok(admin)
+}
+
+/// Binds every listener that is not handed over, and tells which are promised.
 fn bind(
     config: &Config,
     metrics: &Metrics,
     inherited: &mut Inherited,
-) -> Result<Vec<Arc<BoundListener>>, Failure> {
-    config
-        .listeners
-        .iter()
-        .map(|listener| {
-            let tls = listener
-                .tls
-                .as_ref()
-                .map(ListenerTls::load)
-                .transpose()
-                .with_context(|| format!("listener `{}`", listener.name))?;
-            let counters = metrics.listener(&listener.name);
-            let (name, address) = (&listener.name, listener.address);
-            let socket = inherited
-                .listener(name, address)
-                .with_context(|| format!("listener `{name}`"))?;
-            let bound = match socket {
+    mut takeover: Option<&mut Takeover>,
+) -> Result<(Vec<Arc<BoundListener>>, Vec<usize>), Failure> {
+    let mut listeners = Vec::with_capacity(config.listeners.len());
+    let mut promised = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let (name, address) = (&listener.name, listener.address);
+        let of_it = || format!("listener `{name}`");
+        let tls = listener.tls.as_ref().map(ListenerTls::load);
+        let tls = tls.transpose().with_context(of_it)?;
+        let counters = metrics.listener(name);
+        let offered = takeover
+            .as_deref_mut()
+            .and_then(|takeover| takeover.listener(name, address));
+        let bound = if let Some((at, source)) = offered {
+            promised.push(index);
+            Ok(BoundListener::promised(name, at, source, tls, counters))
+        } else {
+            match inherited.listener(name, address).with_context(of_it)? {
                 Some(socket) => BoundListener::inherit(name, socket, tls, counters),
                 None => BoundListener::bind(name, address, tls, counters),
-            };
-            let bound =
-                bound.with_context(|| format!("cannot bind listener `{name}` to {address}"))?;
-            Ok(Arc::new(bound))
-        })
-        .collect()
+            }
+        };
+        let bound = bound.with_context(|| format!("cannot bind listener `{name}` to {address}"))?;
+        listeners.push(Arc::new(bound));
+    }
+    Ok((listeners, promised))
+}
+
+fn bind_admin(
+    config: &Config,
+    inherited: &mut Inherited,
+    takeover: Option<&mut Takeover>,
+) -> anyhow::Result<Admin> {
+    let address = &config.admin.address;
+    if let Some(kept) = takeover.and_then(|takeover| takeover.admin(address)) {
+        return Ok(Admin::Promised(kept));
+    }
+    if let Some(socket) = inherited.admin(address).context("admin API")? {
+        return Ok(Admin::Here(socket, true));
+    }
+    let bound = AdminSocket::bind(address);
+    let socket = bound.with_context(|| format!("cannot bind the admin API to {address:?}"))?;
+    Ok(Admin::Here(socket, false))
 }
 
 /// Opens the store and takes over the routing that its ledger says.
 fn open_store(
     directory: &Path,
     shared: &Shared,
-    control: &tokio::runtime::Runtime,
+    control: &Runtime,
 ) -> anyhow::Result<(Embedded, Vec<Found>)> {
     let store = Embedded::open(directory, &Default::default()).context("cannot open the store")?;
     let found = control
         .block_on(driver::find(&store, &shared.switchboard))
         .context("cannot read the ledger of rollouts")?;
     Ok((store, found))
-}
-
-/// Runs one listener as a pingora service on a socket that we have bound.
-async fn listen(hub: Arc<Hub>, proxy: Arc<HttpProxy<GeneralLane>>, index: usize) {
-    let bound = Arc::clone(&hub.listeners[index]);
-    let address = bound.address.to_string();
-    let mut fds = Fds::new();
-    fds.add(address.clone(), bound.socket());
-    let fds: ListenFds = Arc::new(Mutex::new(fds));
-    let stop = hub.lifecycle().stop();
-    let front = Front {
-        proxy,
-        listener: index,
-        hub,
-    };
-    let mut service = Service::new(format!("listener {}", bound.name), front);
-    service
-        .endpoints()
-        .add_listener(ListenerConfig::tcp(address).l4_buffer(L4BufferSettings::unbuffered()));
-    service.start_service(Some(fds), stop, 1).await;
-}
-
-fn proxy(hub: &Arc<Hub>) -> HttpProxy<GeneralLane> {
-    let conf = ServerConf {
-        upstream_keepalive_pool_size: UPSTREAM_POOL,
-        max_retries: TRIES_MAX,
-        ..ServerConf::default()
-    };
-    http_proxy(&Arc::new(conf), GeneralLane::new(Arc::clone(hub)))
-}
-
-/// The control plane: admin API, signals, file changes; returns when the process has drained.
-async fn operate(
-    hub: Arc<Hub>,
-    ready_file: Option<PathBuf>,
-    reloader: Reloader,
-    admin_socket: AdminSocket,
-    store: Option<(Embedded, Vec<Found>, Errands)>,
-    attend: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    let admin_address = admin_socket.address()?;
-    let mut signals = Signals::new().context("cannot listen for signals")?;
-    hub.snapshot()
-        .clusters
-        .start_health_checks(&tokio::runtime::Handle::current());
-    let rollouts = store.map(|(store, found, errands)| {
-        let (hub, reloader) = (Arc::clone(&hub), reloader.clone());
-        let store = Arc::new(store);
-        let migrations = Arc::clone(&store);
-        Rollouts::start(hub, reloader, errands, store, migrations, found)
-    });
-    let admin = Admin::new(Arc::clone(&hub), reloader.clone(), rollouts);
-    tokio::spawn(async move {
-        if let Err(error) = admin.serve(admin_socket).await {
-            tracing::error!(%error, "the admin API ended");
-        }
-    });
-    tokio::spawn(watch_files(Arc::clone(&hub), reloader.clone()));
-    hub.lifecycle().advance(Phase::Serving);
-    announce(&hub, &admin_address, ready_file.as_deref())?;
-    tokio::spawn(attend);
-    loop {
-        tokio::select! {
-            _ = signals.hang_up.recv() => reloader.nudge(Trigger::Signal),
-            _ = signals.user1.recv() => hub.access_log.reopen(),
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-        }
-    }
-    {
-        let mut drained = std::pin::pin!(drain(&hub));
-        loop {
-            tokio::select! {
-                () = &mut drained => break,
-                // A drain may take an hour, in which logs are rotated as ever.
-                _ = signals.user1.recv() => hub.access_log.reopen(),
-                _ = signals.terminate.recv() => {
-                    tracing::warn!("a second signal: ending now");
-                    break;
-                }
-                _ = signals.interrupt.recv() => {
-                    tracing::warn!("a second signal: ending now");
-                    break;
-                }
-            }
-        }
-    }
-    if !hub.access_log.shutdown(LAST_LINES) {
-        tracing::warn!("the access log's last lines could not be written in time");
-    }
-    Ok(())
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    user1: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-        })
-    }
-}
-
-/// Says where everything is, on the log and in the ready file.
-fn announce(hub: &Hub, admin: &str, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    let listeners: serde_json::Map<_, _> = hub
-        .listeners
-        .iter()
-        .map(|listener| (listener.name.clone(), json!(listener.address.to_string())))
-        .collect();
-    let snapshot = hub.snapshot();
-    tracing::info!(
-        listeners = %json!(listeners),
-        admin,
-        hash = %snapshot.config.hash,
-        tenants = snapshot.config.tenants.len(),
-        routes = snapshot.config.routes.len(),
-        "serving"
-    );
-    let Some(path) = ready_file else {
-        return Ok(());
-    };
-    let text = json!({"pid": std::process::id(), "admin": admin, "listeners": listeners});
-    // Written beside and renamed, so that whoever waits for it never reads half of it.
-    let beside = path.with_extension("part");
-    std::fs::write(&beside, format!("{text}\n"))
-        .and_then(|()| std::fs::rename(&beside, path))
-        .with_context(|| format!("cannot write the ready file {}", path.display()))
-}
-
-/// How long HTTP/2 connections may take to write what is left and to part, after the last request.
-const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
-
-/// Waits until what was just taken from inherited sockets has asked and is answered, or did not ask: to its
-/// client it looks as if the next process had it. A moment at first for connections that are between the
-/// accept loop and their own task.
-async fn first_requests(hub: &Hub, ends: Instant) {
-    let pause = Duration::from_millis(10);
-    let handed_over = |one: &Arc<BoundListener>| one.source == Source::Inherited;
-    if hub.listeners.iter().any(handed_over) {
-        tokio::time::sleep(2 * pause).await;
-    }
-    while hub.listeners.iter().any(|one| one.fresh_connections() > 0) && Instant::now() < ends {
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Turns readiness off, waits for load balancers to notice, then for the last request.
-async fn drain(hub: &Hub) {
-    let (notice, longest) = {
-        let snapshot = hub.snapshot();
-        let gateway = &snapshot.config.gateway;
-        (gateway.drain_notice, gateway.drain_timeout)
-    };
-    hub.lifecycle().advance(Phase::Notice);
-    service::stopping(hub, notice + longest);
-    tracing::info!(
-        notice_ms = notice.as_millis() as u64,
-        "draining: readiness is off, connections are still taken"
-    );
-    tokio::time::sleep(notice).await;
-    hub.lifecycle().advance(Phase::Draining);
-    tracing::info!(
-        in_flight = hub.lifecycle().in_flight(),
-        "draining: no new connections"
-    );
-    service::draining(hub);
-    let ends = Instant::now() + longest;
-    first_requests(hub, ends).await;
-    let longest = ends.saturating_duration_since(Instant::now());
-    let left = hub.lifecycle().wait_idle(longest).await;
-    if left > 0 {
-        tracing::warn!(left, "the drain's time is over; these requests are cut");
-    }
-    // The last answers of HTTP/1 are in the kernel's hands; those of HTTP/2 may still be in buffers of
-    // this process, and their connections end once all is written. A client that answers no more
-    // must not hold every drain up to its end.
-    let ends = ends.min(Instant::now() + HTTP2_FLUSH_MAX);
-    let unwritten = || hub.listeners.iter().any(|one| one.http2_connections() > 0);
-    while unwritten() && Instant::now() < ends {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    // A moment for tasks to close in good order.
-    tokio::time::sleep(Duration::from_millis(20)).await;
 }

@@ -68,6 +68,25 @@ pub(crate) fn reloaded(hub: &Hub, outcome: &Outcome) {
     hub.lifecycle().service().tell(&words);
 }
 
+/// Tells that an upgrade has begun, which is a kind of reload, and asks for the time that it may take.
+pub(crate) fn upgrading(hub: &Hub, longest: Duration) {
+    hub.lifecycle().service().tell(&[
+        Word::Reloading(monotonic()),
+        Word::ExtendTimeout(longest + END),
+        Word::Status("upgrading: another process is started; this one serves meanwhile"),
+    ]);
+}
+
+/// Tells that an upgrade came to nothing. Of one that went well, the new process tells.
+pub(crate) fn upgrade_aborted(hub: &Hub, why: &str) {
+    if hub.lifecycle().phase() != Phase::Serving {
+        return;
+    }
+    let status = format!("{}; the last upgrade was aborted: {why}", status(hub));
+    let words = [Word::Ready, Word::Status(&status)];
+    hub.lifecycle().service().tell(&words);
+}
+
 /// Tells that the drain has begun, and asks for the time that it may take.
 pub(crate) fn stopping(hub: &Hub, longest: Duration) {
     hub.lifecycle().service().tell(&[

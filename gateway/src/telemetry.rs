@@ -20,7 +20,9 @@ pub mod throttle;
 pub mod upstreams;
 
 pub use access_log::{AccessLog, Record};
-pub use metrics::{ListenerMetrics, Metrics, ReloadOutcome, RouteMetrics, Scrape, StatusClass};
+pub use metrics::{
+    ListenerMetrics, Metrics, ReloadOutcome, RouteMetrics, Scrape, StatusClass, UpgradeOutcome,
+};
 pub use process_log::{ProcessLog, init_process_log};
 pub use refusals::{RefusalNote, Refusals, RefusedRequest};
 pub use tenants::{TenantCounters, TenantGate, TenantTotals};

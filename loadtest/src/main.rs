@@ -1,5 +1,5 @@
 //! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory |
-//! switch | greens`, the `origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
+//! switch | upgrade | greens`, the `origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
 //!
 //! Invariant: each subcommand ends by itself, takes its processes with it, and writes its report only
 //! if the run was valid; an invalid run exits 1 and says why.
@@ -19,6 +19,7 @@ mod reload;
 mod report;
 mod site;
 mod switch;
+mod upgrade;
 mod workload;
 
 use anyhow::{Context, Result, bail};
@@ -48,6 +49,8 @@ enum Command {
     Memory(memory::Args),
     /// Roll out again and again between two good colours under steady mixed traffic.
     Switch(switch::Args),
+    /// Replace the binary again and again under steady mixed traffic.
+    Upgrade(upgrade::Args),
     /// Roll bad colours out and see how soon each is taken back.
     Greens(greens::Args),
     /// Simulate deployments and count what the judges of a canary get wrong.
@@ -84,6 +87,7 @@ fn run(cli: Cli) -> Result<()> {
             Command::Isolation(args) => bounded(args.time_max(), isolation::run(args)).await,
             Command::Memory(args) => bounded(args.time_max(), memory::run(args)).await,
             Command::Switch(args) => bounded(args.time_max(), switch::run(args)).await,
+            Command::Upgrade(args) => bounded(args.time_max(), upgrade::run(args)).await,
             Command::Greens(args) => bounded(args.time_max(), greens::run(args)).await,
             Command::Judge(args) => judge::run(&args),
         }

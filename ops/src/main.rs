@@ -6,6 +6,7 @@ mod ledger;
 mod migrate;
 mod rollout;
 mod show;
+mod upgrade;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -67,6 +68,9 @@ enum Command {
     /// Show and run the steps of an application's database schema.
     #[command(subcommand)]
     Migrate(migrate::Migrate),
+    /// Have another binary take over without losing a request. Follows it to its end; exits 0 where the new
+    /// process serves, 1 where the upgrade was aborted and the old one goes on.
+    Upgrade(upgrade::Upgrade),
     /// Say what would happen to a request, or why a past one was refused.
     Explain {
         /// A path with query (`/api/contacts`), or the id of a refused request.
@@ -102,6 +106,7 @@ fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let reply = match &arguments.command {
         Command::Rollout(command) => return rollout::perform(&client, command, arguments.json),
         Command::Migrate(command) => return migrate::perform(&client, command, arguments.json),
+        Command::Upgrade(wanted) => return upgrade::perform(&client, wanted, arguments.json),
         Command::Status => client.get("/v1/snapshot")?,
         Command::Clusters => client.get("/v1/clusters")?,
         Command::Tenants { id: Some(id), .. } => {
@@ -153,9 +158,10 @@ fn report(arguments: &Arguments, reply: &Reply) -> anyhow::Result<ExitCode> {
             Command::Tenants { id: Some(_), .. } => show::plain(&reply.body),
             Command::Tenants { .. } => show::tenants(&reply.body),
             Command::Reload { .. } => show::reload(&reply.body),
-            Command::Explain { .. } | Command::Rollout(_) | Command::Migrate(_) => {
-                show::plain(&reply.body)
-            }
+            Command::Explain { .. }
+            | Command::Rollout(_)
+            | Command::Migrate(_)
+            | Command::Upgrade(_) => show::plain(&reply.body),
         };
         println!("{text}");
     }

@@ -29,6 +29,7 @@ mod metrics;
 
 pub use builder::{ADMIN_TOKEN, HubBuilder, demo_config};
 pub use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::{PATIENCE, Wire, WireResponse};
 use serde_json::Value;
@@ -48,11 +49,15 @@ const DROP_PATIENCE: Duration = Duration::from_millis(500);
 const TAIL_BYTES: usize = 16 * 1024;
 
 /// A running gateway. Dropped, it gets SIGTERM, and SIGKILL where it is still there after half a
-/// second; where the test has failed, its configuration and the end of its log are printed.
+/// second, and so do processes that it has started to take over from it; where the test has failed, its
+/// configuration and the end of its log are printed.
 #[derive(Debug)]
 pub struct Hub {
     child: Child,
-    pid: rustix::process::Pid,
+    /// The child.
+    first: Pid,
+    /// The process that serves: the child, or one that has taken over.
+    pid: Pid,
     directory: TempDir,
     admin: String,
     listeners: HashMap<String, SocketAddr>,
@@ -118,7 +123,8 @@ impl Hub {
         self.dir().join(builder::CONFIG_FILE)
     }
 
-    /// The process id.
+    /// Id of the process that serves: the one that was started, or the last one that
+    /// [`Hub::wait_for_successor`] has seen.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
@@ -306,22 +312,66 @@ impl Hub {
 // === impl Hub: the process ===
 
 impl Hub {
-    /// Sends a signal.
+    /// Sends a signal to the process of [`Hub::pid`].
     ///
     /// # Panics
     /// Where the process is gone and has been waited for.
     pub fn signal(&self, signal: Signal) {
-        assert!(self.child.id().is_some(), "the gateway has ended already");
+        let has_successor = self.pid != self.first;
+        assert!(
+            has_successor || self.child.id().is_some(),
+            "the gateway has ended already"
+        );
         rustix::process::kill_process(self.pid, signal)
             .unwrap_or_else(|error| panic!("cannot send {signal:?} to the gateway: {error}"));
     }
 
-    /// True until the process has ended.
+    /// Waits until another process than that of [`Hub::pid`] says that it serves, and returns its id, which
+    /// [`Hub::pid`] then is, too.
+    ///
+    /// # Panics
+    /// After 10 seconds.
+    pub async fn wait_for_successor(&mut self) -> u32 {
+        let known = self.pid();
+        let other = || Some(builder::ready(self.dir())?.pid).filter(|pid| *pid != known);
+        let Some(pid) = poll(other).await else {
+            panic!("process {known} still serves: {}", tail(&self.stderr()));
+        };
+        self.pid = pid_of(pid).expect("a process id");
+        pid
+    }
+
+    /// Kills every process that was started with this gateway's ready file: those that took over, or were
+    /// to, whoever is their parent by now.
+    fn kill_successors(&self) {
+        let file = builder::ready_file(self.dir());
+        let mark = [
+            b"--ready-file\0".as_slice(),
+            file.as_os_str().as_encoded_bytes(),
+        ]
+        .concat();
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        for pid in pids.filter_map(pid_of) {
+            // First a handle, so that what is looked at is what is killed.
+            let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+            let line = std::fs::read(path).unwrap_or_default();
+            if line.windows(mark.len()).any(|part| part == mark) {
+                // An error means that it has ended by itself.
+                pidfd_send_signal(&handle, Signal::KILL).ok();
+            }
+        }
+    }
+
+    /// True until the process that was started, and not a successor of it, has ended.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until the process has ended, and says how.
+    /// Waits until the process that was started, and not a successor of it, has ended, and says how.
     ///
     /// # Panics
     /// After 20 seconds.
@@ -347,7 +397,7 @@ impl Drop for Hub {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             // Errors below mean that it ended in the meantime, which is what is wanted.
-            rustix::process::kill_process(self.pid, Signal::TERM).ok();
+            rustix::process::kill_process(self.first, Signal::TERM).ok();
             let deadline = Instant::now() + DROP_PATIENCE;
             while matches!(self.child.try_wait(), Ok(None)) {
                 if Instant::now() > deadline {
@@ -357,6 +407,7 @@ impl Drop for Hub {
                 std::thread::sleep(LOOK_AGAIN);
             }
         }
+        self.kill_successors();
         if std::thread::panicking() {
             eprintln!(
                 "--- the gateway's configuration:\n{}",
@@ -368,6 +419,25 @@ impl Drop for Hub {
             );
         }
     }
+}
+
+/// Waits until there is no process with this id, or only what its parent has not taken note of.
+///
+/// # Panics
+/// After 10 seconds.
+pub async fn wait_gone(pid: u32) {
+    let gone = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(") ")
+            .map(|(_, rest)| rest.starts_with('Z'));
+        state.unwrap_or(true).then_some(())
+    };
+    assert!(poll(gone).await.is_some(), "process {pid} is still there");
+}
+
+fn pid_of(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// Looks again and again until there is something, at most [`PATIENCE`].

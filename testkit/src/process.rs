@@ -9,7 +9,8 @@
 //!
 //! Invariant: a [`Guard`] never leaves its process behind.
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::CpuSet;
 use std::collections::HashMap;
 use std::io;
@@ -260,6 +261,39 @@ impl Drop for Guard {
     }
 }
 
+/// A process that somebody else has started and that is the caller's to end: killed when this is dropped.
+/// Known by a handle, so that no other process is ever hit that got its number.
+#[derive(Debug)]
+pub struct Adopted {
+    handle: OwnedFd,
+}
+
+impl Adopted {
+    /// Takes charge of a process that lives.
+    ///
+    /// # Errors
+    /// There is none with this id.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let handle = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Self { handle })
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) {
+        // An error means that it has ended already.
+        pidfd_send_signal(&self.handle, Signal::TERM).ok();
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        pidfd_send_signal(&self.handle, Signal::KILL).ok();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +343,13 @@ mod tests {
         assert!(usage(pid).is_err());
         let sleeper = Pid::from_raw(i32::try_from(sleeper).unwrap()).unwrap();
         rustix::process::kill_process(sleeper, Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn an_adopted_process_ends_with_its_handle() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        drop(Adopted::open(child.id()).unwrap());
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) fn gateway(file: &file::Gateway) -> runtime::Gateway {
         workers: file.workers.into(),
         drain_notice: millis(file.drain_notice_ms),
         drain_timeout: millis(file.drain_timeout_ms),
+        upgrade_timeout: millis(file.upgrade_timeout_ms),
+        upgrade_grace: millis(file.upgrade_grace_ms),
         reload_on_change: file.reload_on_change,
         log_level: file.log_level,
     }

@@ -124,6 +124,8 @@ pub(super) fn process(config: &Config) -> Fields {
         workers,
         drain_notice,
         drain_timeout,
+        upgrade_timeout,
+        upgrade_grace,
         reload_on_change,
         log_level,
     } = gateway;
@@ -147,6 +149,8 @@ pub(super) fn process(config: &Config) -> Fields {
         ("gateway.workers", show(workers)),
         ("gateway.drain_notice_ms", show(drain_notice)),
         ("gateway.drain_timeout_ms", show(drain_timeout)),
+        ("gateway.upgrade_timeout_ms", show(upgrade_timeout)),
+        ("gateway.upgrade_grace_ms", show(upgrade_grace)),
         ("gateway.reload_on_change", show(reload_on_change)),
         ("gateway.log_level", show(log_level)),
         ("admin.address", show(address)),

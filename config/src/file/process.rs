@@ -15,6 +15,14 @@ pub struct Gateway {
     /// After that: longest wait for requests in flight, in milliseconds; 0 to 3600000. Default 30000.
     #[schemars(range(min = 0, max = 3600000))]
     pub drain_timeout_ms: u32,
+    /// Longest time that an upgrade of the binary may take until the new process serves, in milliseconds;
+    /// 100 to 600000. After it the new process is ended, and the old one goes on. Default 30000.
+    #[schemars(range(min = 100, max = 600000))]
+    pub upgrade_timeout_ms: u32,
+    /// After an upgrade: how long the old process goes on serving the connections that it has, WebSockets
+    /// among them, in milliseconds; 0 to 604800000. It ends earlier where none is left. Default 600000.
+    #[schemars(range(min = 0, max = 604800000))]
+    pub upgrade_grace_ms: u32,
     /// Watch this file, the tenant directory and the certificates, and reload when they change.
     /// Default true.
     pub reload_on_change: bool,
@@ -42,6 +50,8 @@ impl Default for Gateway {
             workers: 0,
             drain_notice_ms: 2_000,
             drain_timeout_ms: 30_000,
+            upgrade_timeout_ms: 30_000,
+            upgrade_grace_ms: 600_000,
             reload_on_change: true,
             log_level: LogLevel::Info,
         }

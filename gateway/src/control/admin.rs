@@ -17,11 +17,14 @@
 //! | GET /v1/rollouts/CLUSTER/history?limit= | yes | its records, newest first |
 //! | GET /v1/migrations, /v1/migrations/SCOPE | yes | databases: their steps, and which colours fit |
 //! | POST /v1/migrations/SCOPE/begin, finish | yes | write down that a step begins, or how it ended |
+//! | POST /v1/upgrade | yes | start another binary, which takes over; answered before it has |
+//! | GET /v1/upgrade | yes | how the last upgrade went, and who drains |
 //! | POST /v1/explain | yes | what would happen to a request |
 //! | GET /v1/explain/REQUEST_ID | yes | why a past request was refused |
 
 mod migrations;
 mod rollouts;
+mod upgrade;
 
 use super::audit;
 use super::explain::{self, Question};
@@ -30,6 +33,7 @@ use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::snapshot::{Snapshot, colour_name};
 use crate::switch::driver::Rollouts;
+use crate::upgrade::Upgrader;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
@@ -46,6 +50,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io;
@@ -53,7 +58,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Largest body that the API reads, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -68,14 +73,26 @@ const TENANTS_MAX: usize = 1_000;
 
 /// The admin API's state.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     hub: Arc<Hub>,
     reloader: Reloader,
     pub(super) rollouts: Option<Rollouts>,
+    upgrader: Upgrader,
     /// One budget for all callers: whoever can reach loopback is one caller as far as harm goes.
     /// By [`Caller`].
     budgets: Arc<[Mutex<u64>; 3]>,
     began: Instant,
+}
+
+/// Whether connections are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// They are.
+    Open,
+    /// They wait.
+    Paused,
+    /// They are another process's.
+    Closed,
 }
 
 /// The admin API's socket, bound before anything is served.
@@ -109,18 +126,19 @@ impl AdminSocket {
         }
     }
 
-    /// The address as bound.
-    pub fn address(&self) -> io::Result<String> {
-        match self {
-            Self::Tcp(socket) => Ok(socket.local_addr()?.to_string()),
-            Self::Unix(socket) => Ok(format!(
-                "unix:{}",
-                socket
-                    .local_addr()?
-                    .as_pathname()
-                    .unwrap_or(std::path::Path::new(""))
-                    .display()
-            )),
+    /// Another descriptor of it, for another process.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Tcp(socket) => socket.try_clone()?.into(),
+            Self::Unix(socket) => socket.try_clone()?.into(),
+        })
+    }
+
+    /// A listening socket for `address` that another process has handed over.
+    pub(crate) fn received(socket: OwnedFd, address: &AdminAddress) -> Self {
+        match address {
+            AdminAddress::Tcp(_) => Self::Tcp(socket.into()),
+            AdminAddress::Unix(_) => Self::Unix(socket.into()),
         }
     }
 }
@@ -141,25 +159,32 @@ fn remove_stale(path: &std::path::Path) -> io::Result<()> {
 
 impl Admin {
     /// An admin API over a gateway.
-    pub fn new(hub: Arc<Hub>, reloader: Reloader, rollouts: Option<Rollouts>) -> Self {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        reloader: Reloader,
+        rollouts: Option<Rollouts>,
+        upgrader: Upgrader,
+    ) -> Self {
         Self {
             hub,
             reloader,
             rollouts,
+            upgrader,
             budgets: Arc::default(),
             began: Instant::now(),
         }
     }
 
-    /// Serves until the runtime ends.
-    pub async fn serve(self, socket: AdminSocket) -> io::Result<()> {
+    /// Serves until another process does, or the runtime ends.
+    pub(crate) async fn serve(self, socket: AdminSocket) -> io::Result<()> {
+        let gate = self.upgrader.gate();
         let app = self.routes();
         match socket {
             AdminSocket::Tcp(socket) => {
-                serve(tokio::net::TcpListener::from_std(socket)?, app).await
+                serve(tokio::net::TcpListener::from_std(socket)?, app, gate).await
             }
             AdminSocket::Unix(socket) => {
-                serve(tokio::net::UnixListener::from_std(socket)?, app).await
+                serve(tokio::net::UnixListener::from_std(socket)?, app, gate).await
             }
         }
     }
@@ -178,6 +203,7 @@ impl Admin {
             .route("/v1/migrations/{scope}", get(migrations::one))
             .route("/v1/migrations/{scope}/begin", post(migrations::begin))
             .route("/v1/migrations/{scope}/finish", post(migrations::finish))
+            .route("/v1/upgrade", get(upgrade::show).post(upgrade::begin))
             .route("/v1/explain", post(explain_request))
             .route("/v1/explain/{request_id}", get(explain_past))
             .layer(middleware::from_fn_with_state(self.clone(), authenticate));
@@ -211,12 +237,21 @@ impl Admin {
 
 /// As `axum::serve`, which knows neither a bound nor a deadline: whoever can reach the address could
 /// otherwise, without a token, hold connections until the process has no descriptor left for clients.
-async fn serve(mut listener: impl Listener, app: Router) -> io::Result<()> {
+async fn serve(
+    mut listener: impl Listener,
+    app: Router,
+    mut gate: watch::Receiver<Gate>,
+) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;
-        let (stream, _) = listener.accept().await;
+        let state = *gate.borrow_and_update();
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept(), if state == Gate::Open => accepted,
+            _ = gate.changed(), if state != Gate::Closed => continue,
+            else => return Ok(()),
+        };
         let service = TowerToHyperService::new(app.clone());
         tokio::spawn(async move {
             let connection = http1::Builder::new()
@@ -326,7 +361,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
     match admin.hub.lifecycle().phase() {
         Phase::Serving => (StatusCode::OK, "ready\n").into_response(),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
-        Phase::Notice | Phase::Draining => {
+        Phase::Notice | Phase::HandedOver | Phase::Draining => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
         }
     }

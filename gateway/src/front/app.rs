@@ -2,12 +2,13 @@
 
 use super::downstream::Downstream;
 use super::http2::Http2;
-use super::listener::{BoundListener, ConnectionSlot, Fresh, Full};
+use super::listener::{BoundListener, ConnectionSlot, Fresh, Full, Source};
 use super::proxy_protocol::{self, Prelude};
 use super::raw::Raw;
 use super::{forwarded, http1};
 use crate::hub::Hub;
 use crate::lanes::general::GeneralLane;
+use crate::lifecycle::Phase;
 use crate::snapshot::Snapshot;
 use crate::stages::Arrival;
 use async_trait::async_trait;
@@ -30,7 +31,10 @@ const PROXY_HEADER_BYTES_MAX: usize = 1024;
 /// A public listener's application.
 pub(crate) struct Front {
     pub(crate) hub: Arc<Hub>,
+    /// Position in the snapshot of the settings that hold.
     pub(crate) listener: usize,
+    /// The socket that is served.
+    pub(crate) bound: Arc<BoundListener>,
     pub(crate) proxy: Arc<HttpProxy<GeneralLane>>,
 }
 
@@ -118,7 +122,7 @@ impl ServerApp for Front {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let bound = &self.hub.listeners[self.listener];
+        let bound = &self.bound;
         if bound
             .arrivals
             .take(bound.own_address().ip(), || peer_of(&stream))
@@ -127,7 +131,7 @@ impl ServerApp for Front {
             return None;
         }
         let fresh = bound.begin_fresh();
-        if *shutdown.borrow() && fresh.is_none() {
+        if fresh.is_none() && self.hub.lifecycle().phase() == Phase::Draining {
             // It came while the socket was being closed.
             return None;
         }
@@ -140,7 +144,7 @@ impl ServerApp for Front {
 
 impl Front {
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch, fresh: Option<Fresh>) {
-        let bound = Arc::clone(&self.hub.listeners[self.listener]);
+        let bound = Arc::clone(&self.bound);
         let opened = Instant::now();
         let Some((downstream, connection, is_http2)) =
             Box::pin(self.establish(stream, &bound, opened)).await
@@ -161,7 +165,7 @@ impl Front {
             )
             .await;
         } else {
-            http1::serve(&self, downstream, &connection, shutdown, fresh).await;
+            http1::serve(&self, downstream, &connection, fresh).await;
         }
     }
 
@@ -252,7 +256,8 @@ impl Front {
         settings: &Listener,
         peer: SocketAddr,
     ) -> Result<SocketAddr, Reason> {
-        if settings.proxy_protocol == ProxyProtocol::Off {
+        // No proxy stands before the gateway's own probe.
+        if settings.proxy_protocol == ProxyProtocol::Off || self.bound.source == Source::Probe {
             return Ok(peer);
         }
         if !is_from(&settings.proxy_protocol_from, peer.ip()) {

@@ -53,9 +53,9 @@ pub(super) async fn serve(
     front: &Arc<Front>,
     mut downstream: Box<Downstream>,
     connection: &Arc<Connection>,
-    mut shutdown: ShutdownWatch,
     mut fresh: Option<Fresh>,
 ) {
+    let mut shutdown = front.hub.lifecycle().idle_end();
     let mut conversation = Conversation {
         front,
         connection,

@@ -41,7 +41,8 @@ impl Http2 {
             let settings = connection.settings(&snapshot);
             (settings.head_timeout, settings.idle_timeout)
         };
-        if !preface(&mut downstream, head_timeout, shutdown.clone()).await {
+        let idle_end = hub.lifecycle().idle_end();
+        if !preface(&mut downstream, head_timeout, idle_end).await {
             return;
         }
         let mut options = HttpServerOptions::default();

@@ -4,13 +4,13 @@ use super::knock::Arrivals;
 use super::tls::ListenerTls;
 use crate::telemetry::ListenerMetrics;
 use parking_lot::Mutex;
-use rustix::fd::{AsRawFd, RawFd};
+use rustix::fd::{IntoRawFd, OwnedFd, RawFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Connections that the kernel may hold for us before we accept them.
 const BACKLOG: i32 = 1024;
@@ -27,9 +27,12 @@ pub(crate) struct BoundListener {
     pub(crate) tls: Option<ListenerTls>,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) arrivals: Arrivals,
-    /// Whose socket it is: one that others hold, too, is not closed to clients when we close it.
     pub(crate) source: Source,
-    socket: RawFd,
+    /// Ours; accept loops have descriptors of their own. `None` before another process has handed it
+    /// over, and once it is closed.
+    socket: Mutex<Option<Socket>>,
+    /// Others serve the socket, too, so it is not closed to clients when we close it.
+    shared: AtomicBool,
     connections: AtomicUsize,
     http2: AtomicUsize,
     fresh: AtomicUsize,
@@ -41,8 +44,10 @@ pub(crate) struct BoundListener {
 pub(crate) enum Source {
     /// Bound by this process.
     Bound,
-    /// Handed over at the start by a service manager, which keeps it.
+    /// Handed over by a service manager, which keeps it.
     Inherited,
+    /// Bound by this process to ask itself something.
+    Probe,
 }
 
 /// Why a connection is not taken.
@@ -63,7 +68,7 @@ pub(crate) struct ConnectionSlot {
 #[derive(Debug)]
 pub(crate) struct Http2Count(Arc<BoundListener>);
 
-/// A connection of an inherited socket that has not been answered yet; counted until dropped.
+/// A connection of a shared socket that has not been answered yet; counted until dropped.
 #[derive(Debug)]
 pub(crate) struct Fresh(Arc<BoundListener>);
 
@@ -86,6 +91,11 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = socket.local_addr()?.as_socket();
+    address.ok_or_else(|| io::Error::other("the socket has no internet address"))
+}
+
 impl BoundListener {
     /// Binds `address` for the listener `name`.
     pub(crate) fn bind(
@@ -94,7 +104,11 @@ impl BoundListener {
         tls: Option<ListenerTls>,
         metrics: Arc<ListenerMetrics>,
     ) -> io::Result<Self> {
-        Self::new(name, bind(address)?, Source::Bound, tls, metrics)
+        let socket = bind(address)?;
+        let address = address_of(&socket)?;
+        let new = Self::new(name, address, Source::Bound, tls, metrics);
+        *new.socket.lock() = Some(socket);
+        Ok(new)
     }
 
     /// Takes a listening socket, which does not block, for the listener `name`.
@@ -104,41 +118,112 @@ impl BoundListener {
         tls: Option<ListenerTls>,
         metrics: Arc<ListenerMetrics>,
     ) -> io::Result<Self> {
-        Self::new(name, socket.into(), Source::Inherited, tls, metrics)
+        let socket = Socket::from(socket);
+        let address = address_of(&socket)?;
+        let new = Self::new(name, address, Source::Inherited, tls, metrics);
+        *new.socket.lock() = Some(socket);
+        Ok(new)
+    }
+
+    /// A listener whose socket another process will hand over: [`BoundListener::receive`].
+    pub(crate) fn promised(
+        name: &str,
+        address: SocketAddr,
+        source: Source,
+        tls: Option<ListenerTls>,
+        metrics: Arc<ListenerMetrics>,
+    ) -> Self {
+        Self::new(name, address, source, tls, metrics)
+    }
+
+    /// A socket of this host's own, without TLS and in no metric, to ask the front through.
+    pub(crate) fn probe(name: &str) -> io::Result<Self> {
+        let any = |ip: IpAddr| bind(SocketAddr::new(ip, 0));
+        let socket =
+            any(Ipv4Addr::LOCALHOST.into()).or_else(|_| any(Ipv6Addr::LOCALHOST.into()))?;
+        let new = Self::new(
+            name,
+            address_of(&socket)?,
+            Source::Probe,
+            None,
+            Arc::default(),
+        );
+        *new.socket.lock() = Some(socket);
+        Ok(new)
     }
 
     fn new(
         name: &str,
-        socket: Socket,
+        address: SocketAddr,
         source: Source,
         tls: Option<ListenerTls>,
         metrics: Arc<ListenerMetrics>,
-    ) -> io::Result<Self> {
-        let bound = socket
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::other("the socket has no internet address"))?;
-        // pingora takes sockets as numbers and owns them from then on; ours must not close it.
-        let number = socket.as_raw_fd();
-        std::mem::forget(socket);
-        Ok(Self {
+    ) -> Self {
+        Self {
             name: name.to_owned(),
-            address: bound,
+            address,
             tls,
             metrics,
             arrivals: Arrivals::default(),
             source,
-            socket: number,
+            socket: Mutex::new(None),
+            shared: AtomicBool::new(source == Source::Inherited),
             connections: AtomicUsize::new(0),
             http2: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
             by_address: Default::default(),
-        })
+        }
     }
 
-    /// The socket, for pingora.
-    pub(crate) fn socket(&self) -> RawFd {
-        self.socket
+    /// Takes the socket that was promised.
+    ///
+    /// # Errors
+    /// It is bound elsewhere.
+    pub(crate) fn receive(&self, socket: OwnedFd) -> io::Result<()> {
+        let socket = Socket::from(socket);
+        let address = address_of(&socket)?;
+        if address != self.address {
+            let wanted = self.address;
+            let text = format!("the socket is bound to {address}, and {wanted} was promised");
+            return Err(io::Error::other(text));
+        }
+        *self.socket.lock() = Some(socket);
+        Ok(())
+    }
+
+    /// Another descriptor of the socket, for another process.
+    ///
+    /// # Errors
+    /// There is none left, or the socket is closed.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        let socket = self.socket.lock();
+        let closed = || io::Error::other("the listening socket is closed");
+        Ok(socket.as_ref().ok_or_else(closed)?.try_clone()?.into())
+    }
+
+    /// Another descriptor of the socket, as a number, for pingora, which owns it from then on.
+    ///
+    /// # Errors
+    /// As [`BoundListener::descriptor`].
+    pub(crate) fn number(&self) -> io::Result<RawFd> {
+        Ok(self.descriptor()?.into_raw_fd())
+    }
+
+    /// Closes our descriptor. The socket is closed to clients once its accept loop has ended, too, unless
+    /// others hold it.
+    pub(crate) fn close(&self) {
+        drop(self.socket.lock().take());
+    }
+
+    /// Notes whether another process serves the socket, too.
+    pub(crate) fn share(&self, shared: bool) {
+        let shared = shared || self.source == Source::Inherited;
+        self.shared.store(shared, Ordering::Release);
+    }
+
+    /// True where others serve the socket, too, or keep it for the next process.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Acquire)
     }
 
     /// Where this host reaches it.
@@ -176,13 +261,11 @@ impl BoundListener {
     /// Counts a connection until its first request is over, where that is due to it: one that was taken
     /// from a socket which others serve, too, would have been served by them.
     pub(crate) fn begin_fresh(self: &Arc<Self>) -> Option<Fresh> {
-        match self.source {
-            Source::Bound => None,
-            Source::Inherited => {
-                self.fresh.fetch_add(1, Ordering::AcqRel);
-                Some(Fresh(Arc::clone(self)))
-            }
+        if !self.is_shared() {
+            return None;
         }
+        self.fresh.fetch_add(1, Ordering::AcqRel);
+        Some(Fresh(Arc::clone(self)))
     }
 
     /// Takes a place for a connection from `address`, or says what is full.

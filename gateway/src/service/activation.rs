@@ -8,9 +8,9 @@
 //! Invariant: every socket is claimed, or the process does not start: one that nobody serves takes
 //! connections which nobody answers.
 //!
-//! `LISTEN_FDS` and `LISTEN_PID` are removed from the environment, and the sockets are closed on exec. The
-//! gateway starts no process; one that does must not pass `LISTEN_FDNAMES`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`
-//! and `WATCHDOG_PID` on (`Command::env_remove`), though all of them are harmless under another process id.
+//! `LISTEN_FDS` and `LISTEN_PID` are removed from the environment, and the sockets are closed on exec. The one
+//! process that the gateway starts is its successor, which gets sockets in another way
+//! (`upgrade`).
 
 use crate::control::admin::AdminSocket;
 use hub_config::runtime::AdminAddress;

@@ -12,6 +12,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Names the manager's socket.
@@ -42,6 +43,8 @@ pub enum Word<'a> {
 #[derive(Debug, Default)]
 pub struct Notifier {
     manager: Option<Manager>,
+    /// Another process speaks for the service.
+    silent: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl Notifier {
         from.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             manager: Some(Manager { from, to }),
+            silent: AtomicBool::new(false),
         })
     }
 
@@ -95,10 +99,25 @@ impl Notifier {
         let Some(manager) = &self.manager else {
             return;
         };
+        if self.is_silent() {
+            return;
+        }
         let text = message(words);
         if let Err(error) = manager.from.send_to_addr(text.as_bytes(), &manager.to) {
             tracing::warn!(%error, message = text.trim_end(), "the service manager could not be told");
         }
+    }
+
+    /// True once [`Notifier::hand_over`] was called.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
+    /// Tells that `pid` is the main process from now on, and then nothing any more: a manager that hears
+    /// every process of a service would take what this one has to say for the other's.
+    pub fn hand_over(&self, pid: u32) {
+        self.tell(&[Word::MainPid(pid)]);
+        self.silent.store(true, Ordering::Release);
     }
 }
 
@@ -179,6 +198,21 @@ mod tests {
         let gone = Notifier::to(b"/nonexistent/notify").expect("an address");
         gone.tell(&[Word::Watchdog]);
         assert!(Notifier::to(b"relative/path").is_err());
+    }
+
+    #[test]
+    fn who_has_handed_over_is_silent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).expect("a socket");
+        manager.set_nonblocking(true).expect("our own socket");
+        let address = path.as_os_str().as_encoded_bytes();
+        let notifier = Notifier::to(address).expect("an address");
+        notifier.hand_over(42);
+        notifier.tell(&[Word::Stopping]);
+        assert!(notifier.is_silent());
+        assert_eq!(hear(&manager), "MAINPID=42\n");
+        assert!(manager.recv(&mut [0; 64]).is_err());
     }
 
     #[test]

@@ -27,6 +27,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long a start may wait until each listener has taken a connection.
 const START_MAX: Duration = Duration::from_secs(5);
+/// How long one knock is waited for before the next one: another process may have taken it.
+const KNOCK_MAX: Duration = Duration::from_millis(500);
+/// The same while two processes take connections as a rule.
+const SHARED_KNOCK_MAX: Duration = Duration::from_millis(50);
 
 /// How often the manager wants to hear of us, at least, if it does.
 pub(crate) fn from_env() -> Option<Duration> {
@@ -66,7 +70,12 @@ enum Reach {
 #[derive(Debug, PartialEq, Eq)]
 enum Knock {
     Taken,
+    /// The kernel took it, or another process.
     Unanswered,
+    /// Not even the kernel said anything.
+    Silent,
+    /// The kernel said no.
+    Refused,
     /// There was nothing to knock with, which says nothing of the listener.
     Impossible,
 }
@@ -95,11 +104,16 @@ impl Watch {
         }
     }
 
-    /// Tells the manager at half of `every` that the process is alive, as long as that is so.
+    /// Tells the manager at half of `every` that the process is alive, as long as that is so, and until
+    /// another process does.
     pub(crate) async fn feed(&mut self, every: Duration) {
         let mut pause = Duration::ZERO;
         loop {
             tokio::time::sleep(pause).await;
+            if self.hub.lifecycle().service().is_silent() {
+                // Knocks would be the other process's to answer.
+                return;
+            }
             // A proof that takes its whole time is still told before the manager loses patience.
             pause = match self.prove(every / 4).await {
                 Ok(()) => {
@@ -125,7 +139,7 @@ impl Watch {
         }
         for watched in &mut self.listeners {
             // The phase is asked after a silence: the drain may have closed the listener meanwhile.
-            if !watched.is_alive(ends).await && self.hub.lifecycle().phase() < Phase::Draining {
+            if !watched.is_alive(ends).await && self.hub.lifecycle().phase() < Phase::HandedOver {
                 return Err(format!("listener `{}`", watched.bound.name));
             }
         }
@@ -150,15 +164,33 @@ impl Watched {
 
     /// True where it has taken a connection since the last look, or takes ours, or cannot be asked.
     async fn is_alive(&mut self, ends: Instant) -> bool {
-        let alive = self.has_moved()
-            || self.reach == Reach::Unreachable
-            || match knock(&self.bound, ends).await {
-                Knock::Taken | Knock::Impossible => true,
-                // Others may have been taken while we stood in a long queue.
-                Knock::Unanswered => self.has_moved(),
-            };
+        let alive = self.reach == Reach::Unreachable
+            || matches!(
+                self.answer(ends, KNOCK_MAX).await,
+                Knock::Taken | Knock::Impossible
+            );
         self.seen = self.bound.arrivals.count();
         alive
+    }
+
+    /// Knocks again and again, `each` time for so long, until a connection was taken.
+    async fn answer(&self, ends: Instant, each: Duration) -> Knock {
+        loop {
+            if self.has_moved() {
+                return Knock::Taken;
+            }
+            let slice = ends.min(Instant::now() + each);
+            let answer = knock(&self.bound, slice).await;
+            // Others may have been taken while we stood in a long queue.
+            if self.has_moved() {
+                return Knock::Taken;
+            }
+            if slice == ends || !matches!(answer, Knock::Unanswered | Knock::Silent) {
+                return answer;
+            }
+            // Where whoever took it has closed it at once.
+            tokio::time::sleep_until(slice).await;
+        }
     }
 
     fn has_moved(&self) -> bool {
@@ -185,16 +217,40 @@ async fn knock(bound: &BoundListener, ends: Instant) -> Knock {
         return Knock::Impossible;
     };
     let expected = bound.arrivals.expect(from.port());
-    let answered = async {
-        let mut stream = socket.connect(to).await.ok()?;
-        // However it is closed: what counts is who did.
-        let _closed = stream.read(&mut [0]).await;
-        expected.is_answered().then_some(())
+    let mut stream = match timeout_at(ends, socket.connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(_)) => return Knock::Refused,
+        Err(_) => return Knock::Silent,
     };
-    match timeout_at(ends, answered).await {
-        Ok(Some(())) => Knock::Taken,
-        Ok(None) | Err(_) => Knock::Unanswered,
+    // However it is closed: what counts is who did.
+    let _closed = timeout_at(ends, stream.read(&mut [0])).await.map(drop);
+    match expected.is_answered() {
+        true => Knock::Taken,
+        false => Knock::Unanswered,
     }
+}
+
+/// Waits until each listener has taken a connection, while another process takes some of them, too.
+/// `Err` names one that takes none. One that cannot be reached from its own host is told in the log.
+pub(crate) async fn take_turns(hub: &Hub) -> Result<(), String> {
+    let ends = Instant::now() + START_MAX;
+    for bound in &hub.listeners {
+        let watched = Watched {
+            bound: Arc::clone(bound),
+            seen: 0,
+            reach: Reach::Reachable,
+        };
+        match watched.answer(ends, SHARED_KNOCK_MAX).await {
+            Knock::Taken | Knock::Impossible => {}
+            Knock::Unanswered => return Err(bound.name.clone()),
+            Knock::Silent | Knock::Refused => tracing::warn!(
+                listener = bound.name,
+                address = %bound.address,
+                "this listener takes no connection from its own host, so nothing shows that it serves"
+            ),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ use hub_store::{MigrationLedger, NewEntry, RolloutLedger, StoreError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
 
 /// Commands and answers that may wait.
@@ -66,6 +67,9 @@ pub enum Failure {
     /// The gateway is going away.
     #[error("the gateway is ending")]
     Ending,
+    /// Another process is about to decide.
+    #[error("an upgrade of the gateway is under way; try again when it is over")]
+    Upgrading,
 }
 
 /// Commands rollouts and shows them.
@@ -75,6 +79,17 @@ pub struct Rollouts {
     views: Arc<Mutex<BTreeMap<String, View>>>,
     ledger: Ledger,
     migrations: GuardedLedger,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    held: Arc<AtomicBool>,
+    driver: AbortHandle,
+}
+
+/// While this is there nothing is decided and nothing is written.
+#[derive(Debug)]
+pub struct Held {
+    held: Arc<AtomicBool>,
+    driver: AbortHandle,
+    _turn: OwnedMutexGuard<()>,
 }
 
 #[derive(Clone)]
@@ -120,6 +135,8 @@ struct Driver {
     views: Arc<Mutex<BTreeMap<String, View>>>,
     clusters: BTreeMap<String, Running>,
     began: Instant,
+    /// Held for each decision.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Running {
@@ -190,22 +207,19 @@ impl Rollouts {
         let (contracts, contract_queue) = mpsc::channel(QUEUE);
         let guarded = GuardedLedger::new(Arc::clone(&hub), Arc::clone(&migrations), contracts);
         reloader.guard(tokio::runtime::Handle::current(), guarded.clone());
-        let rollouts = Self {
-            commands: commands.clone(),
-            views: Arc::default(),
-            ledger: Ledger(ledger),
-            migrations: guarded,
-        };
+        let (views, ledger) = (Arc::default(), Ledger(ledger));
+        let turn = Arc::default();
         let mut driver = Driver {
             hub,
             reloader,
             errands,
-            ledger: rollouts.ledger.clone(),
+            ledger: ledger.clone(),
             migrations,
-            answers: commands,
-            views: Arc::clone(&rollouts.views),
+            answers: commands.clone(),
+            views: Arc::clone(&views),
             clusters: BTreeMap::new(),
             began: Instant::now(),
+            turn: Arc::clone(&turn),
         };
         // Who asks at once is told where they stand, not that there are none.
         for one in &found {
@@ -213,8 +227,39 @@ impl Rollouts {
             driver.clusters.insert(one.cluster.clone(), running);
             driver.show(&one.cluster);
         }
-        tokio::spawn(driver.run(found, queue, contract_queue));
-        rollouts
+        Self {
+            commands,
+            views,
+            ledger,
+            migrations: guarded,
+            turn,
+            held: Arc::default(),
+            driver: tokio::spawn(driver.run(found, queue, contract_queue)).abort_handle(),
+        }
+    }
+
+    /// Keeps the driver from deciding anything, for another process to decide.
+    ///
+    /// # Errors
+    /// A rollout is under way; which one, and what to do.
+    pub async fn hold(&self) -> Result<Held, String> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let views = self.views.lock();
+        let mut under_way = views
+            .iter()
+            .filter(|(_, view)| !view.record.phase.is_over());
+        if let Some((cluster, view)) = under_way.next() {
+            return Err(format!(
+                "a rollout of cluster {cluster:?} is under way ({}); upgrade when it is over, or end it with `hubctl rollout abort {cluster}`",
+                view.record.phase.name().as_str()
+            ));
+        }
+        self.held.store(true, Ordering::Release);
+        Ok(Held {
+            held: Arc::clone(&self.held),
+            driver: self.driver.clone(),
+            _turn: turn,
+        })
     }
 
     /// Tells of what an operator wants, and waits until it is decided and written down.
@@ -222,6 +267,9 @@ impl Rollouts {
     /// # Errors
     /// [`Failure`] where nothing was changed.
     pub async fn command(&self, cluster: &str, event: Event) -> Result<View, Failure> {
+        if self.held.load(Ordering::Acquire) {
+            return Err(Failure::Upgrading);
+        }
         let (reply, answer) = oneshot::channel();
         let message = Message {
             cluster: cluster.to_owned(),
@@ -260,6 +308,21 @@ impl Rollouts {
     }
 }
 
+// === impl Held ===
+
+impl Held {
+    /// Ends the driver for good: what is commanded from now on, or waits, is told that the gateway ends.
+    pub fn end(self) {
+        self.driver.abort();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.held.store(false, Ordering::Release);
+    }
+}
+
 // === impl Driver ===
 
 impl Driver {
@@ -269,6 +332,8 @@ impl Driver {
         mut queue: mpsc::Receiver<Message>,
         mut contracts: mpsc::Receiver<Contract>,
     ) {
+        let turns = Arc::clone(&self.turn);
+        let recovering = turns.lock().await;
         for Found {
             cluster, record, ..
         } in found
@@ -286,17 +351,27 @@ impl Driver {
             }
             self.show(&cluster);
         }
+        drop(recovering);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let busy = self.clusters.values().any(Running::is_busy);
             tokio::select! {
                 message = queue.recv() => match message {
-                    Some(message) => self.take(message).await,
+                    Some(message) => {
+                        let _turn = turns.lock().await;
+                        self.take(message).await;
+                    }
                     None => return,
                 },
-                Some(contract) = contracts.recv() => self.contract(contract).await,
-                _ = tick.tick(), if busy => self.tick().await,
+                Some(contract) = contracts.recv() => {
+                    let _turn = turns.lock().await;
+                    self.contract(contract).await;
+                }
+                _ = tick.tick(), if busy => {
+                    let _turn = turns.lock().await;
+                    self.tick().await;
+                }
             }
         }
     }

@@ -92,6 +92,15 @@ pub enum ReloadOutcome {
     NeedsUpgrade,
 }
 
+/// How an upgrade of the binary ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpgradeOutcome {
+    /// This process took over from another one.
+    Committed,
+    /// This process was to hand over and went on.
+    Aborted,
+}
+
 /// Counters of one (route, cluster, colour).
 #[derive(Debug)]
 pub struct RouteMetrics {
@@ -128,6 +137,7 @@ pub struct Metrics {
     handshake_failures: IntCounterVec,
     certificate_reloads: IntCounterVec,
     reloads: IntCounterVec,
+    upgrades: IntCounterVec,
     snapshot_timestamp: Gauge,
     tenants: IntGauge,
 }
@@ -154,6 +164,14 @@ impl Metrics {
         for outcome in ReloadOutcome::ALL {
             // From nought on, so that the first one shows as an increase.
             reloads.with_label_values(&[outcome.as_str()]);
+        }
+        let upgrades = counters(
+            names::UPGRADES_TOTAL,
+            "Upgrades of the binary, by outcome.",
+            label::OUTCOME,
+        );
+        for outcome in [UpgradeOutcome::Committed, UpgradeOutcome::Aborted] {
+            upgrades.with_label_values(&[outcome.as_str()]);
         }
         let handshake_failures = counters(
             names::TLS_HANDSHAKE_FAILURES_TOTAL,
@@ -194,6 +212,7 @@ impl Metrics {
             handshake_failures,
             certificate_reloads,
             reloads,
+            upgrades,
             snapshot_timestamp,
             tenants,
         }
@@ -258,6 +277,11 @@ impl Metrics {
     /// Counts a reload.
     pub fn reloaded(&self, outcome: ReloadOutcome) {
         self.reloads.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Counts an upgrade.
+    pub fn upgraded(&self, outcome: UpgradeOutcome) {
+        self.upgrades.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Notes when the snapshot in force was taken, and how many tenants it has.
@@ -473,6 +497,18 @@ impl StatusClass {
             Self::ClientError => "4xx",
             Self::ServerError => "5xx",
             Self::None => "none",
+        }
+    }
+}
+
+// === impl UpgradeOutcome ===
+
+impl UpgradeOutcome {
+    /// As the label has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
         }
     }
 }

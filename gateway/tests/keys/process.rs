@@ -37,6 +37,31 @@ pub(crate) fn rows() -> Vec<Row> {
             }),
         ),
         row(
+            "gateway.upgrade_timeout_ms",
+            100,
+            600_000,
+            &[],
+            probe!(site => {
+                let silent = script(site, "#!/bin/sh\nexec sleep 600\n");
+                upgrade(site, &json!({ "binary": silent })).await;
+                let aborted = [("outcome", "aborted")];
+                whether(site.hub.wait_for_metric("hub_upgrades_total", &aborted, |n| n > 0.0)).await
+            }),
+        ),
+        row(
+            "gateway.upgrade_grace_ms",
+            0,
+            600_000,
+            &[],
+            probe!(site => {
+                let _waiting = site.send(request("/hang", "")).await;
+                site.blue.wait_for_requests(1).await;
+                upgrade(site, &json!({})).await;
+                site.hub.wait_for_successor().await;
+                whether(site.hub.wait_exit()).await
+            }),
+        ),
+        row(
             "gateway.reload_on_change",
             true,
             false,
@@ -254,6 +279,24 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn narrow(by: &str) -> Value {
     json!({ "name": "narrow", "by": by, "requests": 1, "per_ms": HOUR_MS })
+}
+
+/// A program in the gateway's folder.
+fn script(site: &Site, text: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = site.hub.dir().join("program");
+    std::fs::write(&path, text).expect("written");
+    let permissions = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&path, permissions).expect("our own file");
+    path
+}
+
+async fn upgrade(site: &Site, order: &Value) {
+    let (status, body) = site
+        .hub
+        .admin("POST", "/v1/upgrade", &order.to_string())
+        .await;
+    assert_eq!(status, 202, "{body}");
 }
 
 /// Which of the two logs has a line.

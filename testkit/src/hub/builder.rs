@@ -44,8 +44,8 @@ pub struct HubBuilder<'m> {
 
 /// What the gateway writes once it serves.
 #[derive(Debug, Deserialize)]
-struct Ready {
-    pid: u32,
+pub(super) struct Ready {
+    pub(super) pid: u32,
     admin: String,
     listeners: HashMap<String, SocketAddr>,
 }
@@ -174,7 +174,7 @@ impl<'m> HubBuilder<'m> {
         }
         let config = directory.join(CONFIG_FILE);
         crate::replace_file(&config, place(&self.config, directory).as_bytes());
-        let ready = directory.join(READY_FILE);
+        let ready = ready_file(directory);
         let output = |name: &str| {
             Stdio::from(
                 File::create(directory.join(name)).expect("our own directory can be written"),
@@ -222,6 +222,7 @@ impl<'m> HubBuilder<'m> {
                 );
                 Started::Serves(Box::new(Hub {
                     child,
+                    first: pid,
                     pid,
                     directory: self.directory,
                     admin: ready.admin,
@@ -237,6 +238,17 @@ impl<'m> HubBuilder<'m> {
             }),
         }
     }
+}
+
+/// Where a gateway of this directory writes that it serves.
+pub(super) fn ready_file(directory: &Path) -> PathBuf {
+    directory.join(READY_FILE)
+}
+
+/// The ready file's word, if there is one.
+pub(super) fn ready(directory: &Path) -> Option<Ready> {
+    let text = std::fs::read_to_string(ready_file(directory)).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// The ready file's word, `None` where it does not come in time, or the status of an early end.

@@ -121,6 +121,7 @@ pub(super) async fn command(
                 Failure::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown_cluster"),
                 Failure::Plan(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_plan"),
                 Failure::Refused(_) => (StatusCode::CONFLICT, "refused"),
+                Failure::Upgrading => (StatusCode::CONFLICT, "upgrade_under_way"),
                 Failure::Ledger(_) | Failure::Ending => {
                     (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
                 }

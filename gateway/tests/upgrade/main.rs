@@ -1,0 +1,124 @@
+//! Upgrades of the binary: good ones lose nothing, bad ones change nothing.
+//!
+//! New binaries that fail are `hub-fake-successor`'s doing; a build of the workspace puts it beside the
+//! gateway, and `cargo build -p hub-testkit` does.
+
+mod good;
+mod manager;
+mod orphans;
+mod refused;
+mod sabotage;
+
+use hub_testkit::load::{Ask, Body, Running, Settings, closed};
+use hub_testkit::{Hub, Origin, Wire, WireResponse, demo_config};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+/// Longest wait for what takes no time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_hub-gateway"))
+}
+
+/// A program that does what a script says.
+fn fake() -> PathBuf {
+    let path = binary().with_file_name("hub-fake-successor");
+    assert!(
+        path.exists(),
+        "{} is missing; build it with `cargo build -p hub-testkit`",
+        path.display()
+    );
+    path
+}
+
+/// The demo with these settings of `[gateway]`.
+fn config(origin: &Origin, settings: &str) -> String {
+    let drain = format!("drain_notice_ms = 0\n{settings}");
+    demo_config(origin.endpoint()).replace("drain_notice_ms = 0\n", &drain)
+}
+
+async fn start(config: &str) -> Hub {
+    Hub::builder(binary()).config(config).start().await
+}
+
+async fn ask(wire: &mut Wire, request: &str) -> WireResponse {
+    wire.send(request).await;
+    wire.read_response().await
+}
+
+async fn status(address: SocketAddr) -> u16 {
+    ask(&mut Wire::connect(address).await, GET).await.status
+}
+
+/// Begins an upgrade to the same binary, or another; its id.
+async fn begin(hub: &Hub, order: Value) -> Value {
+    let (status, begun) = hub.admin("POST", "/v1/upgrade", &order.to_string()).await;
+    assert_eq!(status, 202, "{begun}");
+    begun["id"].clone()
+}
+
+/// Waits for the end of the upgrade `id`.
+async fn outcome(hub: &Hub, id: &Value) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, shown) = hub.admin("GET", "/v1/upgrade", "").await;
+        let last = &shown["last"];
+        assert_eq!(last["id"], *id, "{shown}");
+        if last["state"] != "under_way" {
+            return last.clone();
+        }
+        assert!(Instant::now() < deadline, "no end: {shown}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Upgrades, which must go well; the id of the new process.
+async fn upgrade(hub: &mut Hub) -> u32 {
+    let id = begin(hub, json!({})).await;
+    let last = outcome(hub, &id).await;
+    assert_eq!(last["state"], "committed", "{last}");
+    let pid = hub.wait_for_successor().await;
+    assert_eq!(last["to"]["pid"], pid);
+    pid
+}
+
+/// Clients that never stop asking: some keep their connections, some open one for each request.
+struct Load([Running; 2]);
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let run = |connections, last: &'static str| {
+            let settings = Settings {
+                connections,
+                ..Settings::new(address)
+            };
+            closed(settings, move |_, request| {
+                let line = format!("GET /load HTTP/1.1\r\nHost: a.test\r\n{last}\r\n");
+                request.extend_from_slice(line.as_bytes());
+                Ask {
+                    class: 0,
+                    status: 200,
+                    body: Body::Any,
+                }
+            })
+        };
+        Self([run(4, ""), run(4, "Connection: close\r\n")])
+    }
+
+    /// Ends it: none of the requests may have been lost. How many there were, and on how many connections.
+    async fn finish(self) -> (u64, u64) {
+        let (mut requests, mut connections) = (0, 0);
+        for running in self.0 {
+            let report = running.stop().await;
+            assert_eq!(report.counts.failed(), 0, "{}", report.counts.failures());
+            requests += report.counts.ok();
+            connections += report.connects;
+        }
+        assert!(requests > 0);
+        (requests, connections)
+    }
+}
