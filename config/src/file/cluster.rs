@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Cluster {
     /// Unique name, 1 to 64 of `[a-z0-9_-]`: a metric label.
     pub name: String,
-    /// Which colour takes the traffic: `blue` or `green`. Default `blue`.
+    /// Which colour takes the traffic: `blue` or `green`. Default `blue`. Once a rollout has moved traffic of
+    /// this cluster, its record in the store decides and this key no longer does; `hubctl rollout status` shows it.
     #[serde(default)]
     pub active: Colour,
     /// Addresses by colour; the active colour has at least one.
