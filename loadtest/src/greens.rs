@@ -24,6 +24,8 @@ const STAGES_SHORT: [(f64, f64); 2] = [(5.0, 8.0), (25.0, 30.0)];
 /// The judges learn what the old colour is like before anybody is on the new one.
 const BASELINE_S: f64 = 30.0;
 const VERDICT_S: f64 = 30.0;
+/// What is called hanging: the defaults would have clients wait for half a minute.
+const TIMEOUTS: [&str; 2] = ["connect_timeout_ms = 250", "first_byte_timeout_ms = 1000"];
 const BAKE_S: f64 = 30.0;
 
 /// Arguments of `hub-loadtest greens`.
@@ -247,7 +249,11 @@ async fn measure(args: &Args, green: &Green) -> Result<Outcome> {
     let wishes = Wishes {
         tls: (green.bad == Bad::Certificate).then_some(false),
         route: args.route_option.clone(),
-        cluster: args.cluster_option.clone(),
+        cluster: TIMEOUTS
+            .iter()
+            .map(ToString::to_string)
+            .chain(args.cluster_option.iter().cloned())
+            .collect(),
     };
     let site = Site::start(&args.common.bin_dir, &wishes).await?;
     let load = Load::start(Settings {

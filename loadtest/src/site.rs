@@ -181,12 +181,12 @@ fn config(
          [access_log]\ntarget = \"{}\"\n\n\
          [store]\ndirectory = \"{}\"\n\n\
          [tenants]\ndefault_in_flight_max = 1000\n\n\
-         [[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\n\
+         [[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n\
+         connections_per_address_max = 8192\n\n\
          [[listener]]\nname = \"secure\"\naddress = \"127.0.0.1:0\"\n\
          tls = {{ certificates = [{{ certificate_file = \"{}\", key_file = \"{}\" }}] }}\n\n\
          [[cluster]]\nname = \"{CLUSTER}\"\n\
          endpoints = {{ blue = [\"{}\"], green = [\"{}\"] }}\n\
-         connect_timeout_ms = 250\nfirst_byte_timeout_ms = 1000\n\
          health = {{ kind = \"http\", path = \"/healthz\", interval_ms = 1000 }}\n",
         scratch.text("token"),
         scratch.text("access.log"),
