@@ -133,7 +133,7 @@ async fn a_wrong_answer_keeps_the_gate_shut_and_is_told() {
         ("path = \"/broken\"", "answered 500, not 200"),
         (
             "path = \"/wrong\", body_contains = \"wanted\"",
-            "\"wanted\" is not in the body, which begins \"other text\"",
+            "\"wanted\" is not in the body, of which 10 bytes",
         ),
         (
             &format!("path = \"/wrong\", body_sha256 = \"{digest}\""),
@@ -200,7 +200,7 @@ async fn an_endpoint_that_takes_connections_and_answers_nothing_does_not_pass() 
     green.on("/", Behaviour::Hang);
     let (hub, why) = refusal(&green, "first_byte_timeout_ms = 100").await;
     assert!(
-        why.contains("of 4 connections at a time one failed"),
+        why.contains("of 4 connections at a time") && why.contains("warm_connections"),
         "{why}"
     );
     assert_eq!(failures(&hub, "warm_up").await, 1.0);

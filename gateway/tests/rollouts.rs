@@ -8,7 +8,7 @@ use std::path::Path;
 async fn start(store: &Path, blue: &str, green: &str) -> Hub {
     let config = demo_config("127.0.0.1:1").replace(
         "endpoints = { blue = [\"127.0.0.1:1\"] }\n",
-        &format!("endpoints = {{ blue = [\"{blue}\"], green = [\"{green}\"] }}\n"),
+        &format!("endpoints = {{ blue = [\"{blue}\"], green = [\"{green}\"] }}\ngate = {{ warm_connections = 0 }}\n"),
     ) + &format!(
         "websocket = true\n\n[store]\ndirectory = {:?}\n",
         store.display().to_string()

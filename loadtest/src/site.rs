@@ -187,7 +187,8 @@ fn config(
          tls = {{ certificates = [{{ certificate_file = \"{}\", key_file = \"{}\" }}] }}\n\n\
          [[cluster]]\nname = \"{CLUSTER}\"\n\
          endpoints = {{ blue = [\"{}\"], green = [\"{}\"] }}\n\
-         health = {{ kind = \"http\", path = \"/healthz\", interval_ms = 1000 }}\n",
+         health = {{ kind = \"http\", path = \"/healthz\", interval_ms = 1000 }}\n\
+         gate = {{ requests = [{{ name = \"health\", path = \"/healthz\", body_contains = \"ok\" }}] }}\n",
         scratch.text("token"),
         scratch.text("access.log"),
         scratch.text("store"),
@@ -210,7 +211,8 @@ fn config(
     }
     text += "\n[[route]]\nname = \"all\"\npath = { prefix = \"/\" }\nwebsocket = true\n\
          tenant = { sources = [{ header = \"X-Location-Id\" }] }\n";
-    writeln!(text, "cluster = \"{CLUSTER}\"").expect("a String takes everything");
+    writeln!(text, "cluster = \"{CLUSTER}\"\nretry_other_colour = true")
+        .expect("a String takes everything");
     for line in &wishes.route {
         text += line;
         text.push('\n');

@@ -82,7 +82,8 @@ async fn behind_a_step_by_hand_a_rollout_freezes_instead_of_going_back() {
     site.write(&STEPS[..2]);
     site.expand().await;
     let stage = json!({"percent": 1, "tenants": [], "observe_seconds": 600});
-    site.rollout("start", &json!({"stages": [stage]})).await;
+    site.rollout("start", &json!({"stages": [stage], "baseline_seconds": 0}))
+        .await;
     site.wait_for("canary").await;
     let told = site.hubctl(&["rollout", "contracted", "app"]).await;
     told.is(0, &["no way back"]);
@@ -112,7 +113,7 @@ async fn a_contract_step_waits_for_the_rollout_and_for_the_last_request_on_the_o
         .await;
     site.blue.wait_for_requests(1).await;
 
-    let plan = json!({"stages": [{"percent": 1, "observe_seconds": 600}], "bake_seconds": 600,
+    let plan = json!({"stages": [{"percent": 1, "observe_seconds": 600}], "bake_seconds": 600, "baseline_seconds": 0,
                       "drain_timeout_seconds": 0.2});
     site.rollout("start", &plan).await;
     site.wait_for("canary").await;

@@ -258,8 +258,8 @@ async fn both_colours_write_through_expand_switch_and_contract_without_a_failed_
 /// busy machine is begun anew.
 async fn switch(site: &Site, seconds: u64, blue: &App, green: &App) -> Vec<u64> {
     for _ in 0..4 {
-        let plan =
-            json!({"stages": [{"percent": 50, "observe_seconds": 3600}], "bake_seconds": 3600});
+        let plan = json!({"stages": [{"percent": 50, "observe_seconds": 3600}], "bake_seconds": 3600,
+                "baseline_seconds": 0});
         let (status, begun) = site.rollout("start", &plan).await;
         assert_eq!(status, 200, "{begun}");
         if !reaches(site, "canary").await {

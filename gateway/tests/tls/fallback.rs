@@ -25,7 +25,7 @@ async fn what_the_new_colour_fails_goes_to_the_old_one_on_http2_too() {
     );
     let ca = Ca::new("public authority");
     let hub = start(&blue, &[&ca.issue(&["a.test"])], "", &more).await;
-    let plan = r#"{"stages":[{"percent":99.99,"observe_seconds":600}]}"#;
+    let plan = r#"{"stages":[{"percent":99.99,"observe_seconds":600}],"baseline_seconds":0}"#;
     let (status, begun) = hub.admin("POST", "/v1/rollouts/two/start", plan).await;
     assert_eq!(status, 200, "{begun}");
     let labels = [("cluster", "two"), ("phase", "canary")];

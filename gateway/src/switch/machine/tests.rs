@@ -65,13 +65,14 @@ fn a_good_rollout_goes_stage_by_stage_and_keeps_the_old_colour_until_the_bake_is
 
 #[test]
 fn the_gate_has_time_for_the_baseline_where_there_are_stages() {
-    for (shares, baseline_us) in [(&[100][..], 60_000_000), (&[], 0)] {
+    // Behind a baseline it is asked a second time.
+    for (shares, gates, baseline_us) in [(&[100][..], 2, 60_000_000), (&[], 1, 0)] {
         let at_gate = after(&plan(shares), &[(1, Event::Prepared)]);
         let Phase::Gate { deadline } = at_gate.phase else {
             panic!("{:?}", at_gate.phase);
         };
         let gate_us = at_gate.plan.gate_timeout_us;
-        assert_eq!(deadline, NOW + 1_000_000 + gate_us + baseline_us);
+        assert_eq!(deadline, NOW + 1_000_000 + gates * gate_us + baseline_us);
     }
 }
 
