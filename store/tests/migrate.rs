@@ -600,6 +600,9 @@ fn a_location_is_what_an_operator_types() {
         "postgresql:///c",
         "host=/tmp user=a",
         "dbname=a",
+        "user=a password=b host=/tmp",
+        "port = 5433 user=a",
+        "POSTGRES://a:b@c/d",
     ] {
         assert_eq!(Location::parse(text), Location::Postgres(text.to_owned()));
     }

@@ -230,6 +230,11 @@ pub enum Refused {
     /// There is one already.
     #[error("a rollout of this cluster is under way; wait for its end or abort it")]
     UnderWay,
+    /// The one before is not over.
+    #[error(
+        "the last rollout of this cluster is frozen; say which colour is right, with `hubctl rollout accept` or `abort`, then start"
+    )]
+    Frozen,
     /// Pausing what moves no traffic.
     #[error("no traffic has moved yet; wait until the gate is passed, or abort it")]
     TooEarly,
@@ -521,7 +526,10 @@ fn decide(record: Record, actions: impl IntoIterator<Item = Action>) -> Decision
 }
 
 fn start(record: &Record, plan: &Plan, now: Micros) -> Result<Decision, Refused> {
-    if !record.phase.is_over() || record.phase.name() == Name::Frozen {
+    if record.phase.name() == Name::Frozen {
+        return Err(Refused::Frozen);
+    }
+    if !record.phase.is_over() {
         return Err(Refused::UnderWay);
     }
     let from = record.routing.active;

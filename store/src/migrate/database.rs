@@ -78,20 +78,21 @@ pub(super) enum Failure {
 // === impl Location ===
 
 impl Location {
-    /// Reads what an operator types: `postgres://...`, `postgresql://...`, `host=...`, or the path of
-    /// a SQLite file, with or without `sqlite:`.
+    /// Reads what an operator types: a URL, or settings such as `user=app host=db` in any order, are
+    /// Postgres's; all else is the path of a SQLite file, with or without `sqlite:`. What looks like
+    /// Postgres and is wrong must not become a file of that name, with a password in it.
     pub fn parse(text: &str) -> Self {
-        let postgres = [
-            "postgres://",
-            "postgresql://",
-            "host=",
-            "hostaddr=",
-            "dbname=",
-        ];
-        if postgres.iter().any(|start| text.starts_with(start)) {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return Self::Embedded(path.into());
+        }
+        let is_key = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let has_settings = text
+            .split_once('=')
+            .is_some_and(|(key, _)| is_key(key.trim()));
+        if has_settings || text.contains("://") {
             Self::Postgres(text.to_owned())
         } else {
-            Self::Embedded(text.strip_prefix("sqlite:").unwrap_or(text).into())
+            Self::Embedded(text.into())
         }
     }
 }
