@@ -18,6 +18,7 @@ mod http1;
 mod http2;
 pub(crate) mod knock;
 pub(crate) mod listener;
+mod loan;
 pub mod path;
 pub mod proxy_protocol;
 mod raw;

@@ -33,7 +33,10 @@ const GATHER_FIRST_BYTES: usize = 2 * 1024;
 /// How many bytes of requests to come are read ahead while one is served. Past it the client waits in
 /// the kernel's buffers.
 const STASH_BYTES_MAX: usize = 64 * 1024;
-
+/// How long a client may take to read what it was told last, once nothing more is served to it.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of what it still sends is read and dropped meanwhile, in bytes.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How much later than the upstream's own timeouts a [`Watchdog`] looks.
 const WATCHDOG_SLACK: Duration = Duration::from_secs(1);
 
@@ -485,8 +488,8 @@ impl Downstream {
     /// Ends the connection so that the client can still read the last answer: shuts the sending side
     /// down, then reads and drops what is under way for a bounded time and amount. Closing at once
     /// with unread bytes would make the kernel send RST, which can destroy the answer.
-    pub(crate) async fn linger(mut self, longest: Duration, bytes_max: usize) {
-        let mut left = bytes_max;
+    pub(crate) async fn linger(mut self) {
+        let mut left = LINGER_BYTES_MAX;
         let drained = async {
             self.inner.shutdown().await;
             while !self.peer_closed {
@@ -501,7 +504,7 @@ impl Downstream {
             }
         };
         // Running out of time is one of the two ordinary ends.
-        let _in_time = tokio::time::timeout(longest, drained).await;
+        let _in_time = tokio::time::timeout(LINGER, drained).await;
     }
 }
 

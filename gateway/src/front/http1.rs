@@ -24,12 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// How long a connection that is closed after a refusal may take to read its answer.
-const LINGER: Duration = Duration::from_secs(2);
 /// How long a drain lets a connection of an inherited socket take for its first request to begin.
 pub(crate) const FIRST_REQUEST_MAX: Duration = Duration::from_secs(1);
-/// How much of a refused body is read and dropped meanwhile, in bytes.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// What the stages said of one request.
 enum Decision {
@@ -130,7 +126,7 @@ impl Conversation<'_> {
                     .await?;
                 downstream = returned.downstream;
                 if !returned.reusable {
-                    downstream.linger(LINGER, LINGER_BYTES_MAX).await;
+                    downstream.linger().await;
                     return None;
                 }
             }
@@ -441,7 +437,7 @@ fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 /// Sends the last answer and closes so that the client can read it.
 async fn end(mut downstream: Box<Downstream>, bytes: &[u8]) {
     if downstream.send(bytes).await.is_ok() {
-        downstream.linger(LINGER, LINGER_BYTES_MAX).await;
+        downstream.linger().await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::app::Connection;
 use super::downstream::{Deadline, Downstream, Progress};
+use super::loan::Loan;
 use super::raw::Raw;
 use crate::hub::Hub;
 use crate::lanes::general::{GeneralLane, STREAM, StreamContext};
@@ -14,7 +15,7 @@ use pingora::server::ShutdownWatch;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One HTTP/2 connection as pingora's application: it hands every stream to the general lane.
 pub(super) struct Http2 {
@@ -54,9 +55,16 @@ impl Http2 {
             options,
         });
         let (stream, unread) = downstream.into_stream();
-        let stream = Box::new(Raw::new(stream, unread.to_vec()));
+        let (stream, returned) = Loan::of(Box::new(Raw::new(stream, unread.to_vec())));
         // An HTTP/2 connection is never handed back for reuse.
-        let _never_reused = ServerApp::process_new(&app, stream, shutdown).await;
+        let _never_reused = ServerApp::process_new(&app, Box::new(stream), shutdown).await;
+        // After our GOAWAY the client may still write its own; a closed socket would answer that with
+        // RST, which can destroy what the client has not read yet.
+        if let Ok(stream) = returned.await {
+            Downstream::new(stream, &[], Instant::now(), head_timeout)
+                .linger()
+                .await;
+        }
     }
 }
 

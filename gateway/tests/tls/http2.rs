@@ -6,8 +6,10 @@ use h2::client::{self, SendRequest};
 use http::{HeaderMap, Request, StatusCode};
 use hub_testkit::{Behaviour, Ca, Gate, Hub, Origin, Reply, Signal};
 use rustls::ClientConfig;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 pub(crate) struct Http2 {
@@ -222,6 +224,69 @@ async fn a_draining_gateway_finishes_http2_streams_and_says_goodbye() {
     let ended = tokio::time::timeout(Duration::from_secs(10), client.connection).await;
     let ended = ended.expect("it ends in time").expect("the task runs");
     assert!(ended.is_ok(), "{ended:?}");
+    assert!(hub.wait_exit().await.success());
+}
+
+#[tokio::test]
+async fn a_client_that_says_goodbye_late_is_not_reset() {
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    let frame = |kind: u8, flags: u8, payload: &[u8]| {
+        let mut frame = vec![
+            0,
+            0,
+            u8::try_from(payload.len()).expect("small"),
+            kind,
+            flags,
+        ];
+        frame.extend([0; 4]);
+        frame.extend(payload);
+        frame
+    };
+    let origin = Origin::start().await;
+    let ca = Ca::new("public authority");
+    let mut hub = start(&origin, &[&ca.issue(&["a.test"])], "", "").await;
+    let mut config = ClientConfig::clone(&client_config(&ca, &[&rustls::version::TLS13]));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = handshake(hub.addr("public"), "a.test", Arc::new(config)).await;
+    let mut stream = stream.expect("a handshake");
+    let hello = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &*frame(SETTINGS, 0, &[]),
+    ]
+    .concat();
+    stream.write_all(&hello).await.expect("the gateway listens");
+    let mut told = false;
+    loop {
+        let mut head = [0; 9];
+        match stream.read_exact(&mut head).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+            Err(error) => panic!("{error}"),
+        }
+        let mut payload = vec![0; usize::from(head[2])];
+        stream
+            .read_exact(&mut payload)
+            .await
+            .expect("a whole frame");
+        if head[3] == SETTINGS && !told {
+            // The connection is under way, so it will be asked to end.
+            hub.signal(Signal::TERM);
+            told = true;
+        }
+        if head[3] == PING {
+            let answer = frame(PING, 1, &payload);
+            stream.write_all(&answer).await.expect("it waits for this");
+        }
+    }
+    // The gateway has said all. Were it to close now, a reset would follow one of these writes and fail the
+    // next; they are many, since it may close a moment later.
+    for _ in 0..1000 {
+        let late = frame(PING, 0, &[7; 8]);
+        stream.write_all(&late).await.expect("it reads on");
+        stream.flush().await.expect("it reads on");
+    }
+    stream.shutdown().await.expect("it reads on");
     assert!(hub.wait_exit().await.success());
 }
 
