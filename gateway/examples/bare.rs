@@ -1,7 +1,7 @@
 //! Pingora with nothing of ours in it: the yardstick of `make bench-proxy`.
 //!
 //! A pass-through `ProxyHttp` that forwards every request to one upstream. It has the gateway's
-//! allocator, profile and number of workers, so the difference between the two is the price of the
+//! allocator (and from the bench its options), profile and number of workers, so the difference between the two is the price of the
 //! gateway's own work and of nothing else.
 //!
 //! ```text

@@ -3,9 +3,10 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The allocator's option for how many milliseconds freed memory is kept before the system gets it back;
-/// -1 for always.
-const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+/// The allocator's options, where they are not its defaults: how many milliseconds freed memory is kept
+/// before the system gets it back (-1: for always), and whether it asks for pages of 2 MB.
+const ALLOCATOR_OPTIONS: [(&str, &str); 2] =
+    [("MIMALLOC_PURGE_DELAY", "-1"), ("MIMALLOC_ALLOW_THP", "0")];
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -60,7 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config, ready_file } => {
-            keep_freed_memory();
+            set_allocator_options();
             serve(config, ready_file)
         }
         Command::Check { config } => check(&config),
@@ -72,14 +73,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts this program anew with [`PURGE_DELAY`] at -1, unless it is set.
+/// Starts this program anew with those [`ALLOCATOR_OPTIONS`] that are not set.
 ///
 /// A reload frees a whole snapshot. By default the allocator gives such memory back from whichever thread
 /// allocates next, which is a data worker: 20 ms in one system call, and page faults when the next reload
-/// needs the memory again. Kept, it is the next reload's. The allocator reads its options before `main`,
-/// and from the environment alone.
-fn keep_freed_memory() {
-    if std::env::var_os(PURGE_DELAY).is_some() {
+/// needs the memory again. Kept, it is the next reload's. Pages of 2 MB would be counted whole where a few
+/// bytes of them are used, a third of what an idle gateway holds. The allocator reads its options before
+/// `main`, and from the environment alone.
+fn set_allocator_options() {
+    let unset = |(name, _): &(&str, &str)| std::env::var_os(name).is_none();
+    let options: Vec<_> = ALLOCATOR_OPTIONS.into_iter().filter(unset).collect();
+    if options.is_empty() {
         return;
     }
     let mut arguments = std::env::args_os();
@@ -88,13 +92,13 @@ fn keep_freed_memory() {
         return;
     };
     let mut again = std::process::Command::new(program);
-    again.args(arguments).env(PURGE_DELAY, "-1");
+    again.args(arguments).envs(options);
     if let Some(name) = name {
         again.arg0(name);
     }
     // Returns only where it fails, and then it is no worse than before.
     let error = again.exec();
-    eprintln!("warning: freed memory is given back at once, reloads may delay requests: {error}");
+    eprintln!("warning: the allocator keeps its defaults, reloads may delay requests: {error}");
 }
 
 fn serve(config: PathBuf, ready_file: Option<PathBuf>) -> ExitCode {

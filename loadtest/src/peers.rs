@@ -185,6 +185,8 @@ impl Contestant {
             }
             Software::Bare => {
                 let mut command = Command::new(bin_dir.join("examples").join("bare"));
+                // The gateway sets these for itself.
+                command.envs([("MIMALLOC_PURGE_DELAY", "-1"), ("MIMALLOC_ALLOW_THP", "0")]);
                 command.arg(listen.to_string());
                 command.arg(origin.address.to_string());
                 command
