@@ -87,7 +87,8 @@ pub(crate) struct DatabaseUrl {
 
 #[derive(Debug, Args)]
 pub(crate) struct How {
-    /// Take a step away from a run that holds it. Make sure first that the run is gone.
+    /// Take a step away from a run that has died and whose step the database does not have. A run that is
+    /// at work is never taken over; what the database has is written down without this.
     #[arg(long)]
     take_over: bool,
     /// Attempts at a step that does not get its locks; 1 to 1000.
@@ -157,7 +158,7 @@ pub(crate) fn perform(
             } => {
                 if let (Some(dir), Some(scope)) = (dir, scope) {
                     let steps = steps(dir)?;
-                    let mut database = database.connect(&Timeouts::default()).await?;
+                    let mut database = database.look().await?;
                     let known = known(client, scope)?;
                     let statuses =
                         look(client, known.is_some(), &steps, scope, &mut database).await?;
@@ -190,8 +191,23 @@ impl DatabaseUrl {
         Ok(Location::parse(text.trim()))
     }
 
+    /// To run steps on: a SQLite file that is missing is made.
     async fn connect(&self, timeouts: &Timeouts) -> anyhow::Result<Database> {
         Ok(Database::connect(&self.location()?, timeouts).await?)
+    }
+
+    /// To look at.
+    async fn look(&self) -> anyhow::Result<Database> {
+        let location = self.location()?;
+        if let Location::Embedded(path) = &location
+            && !path.exists()
+        {
+            eprintln!(
+                "there is no database {} so far; `hubctl migrate expand` makes it, if that is its right path",
+                path.display()
+            );
+        }
+        Ok(Database::look(&location, &Timeouts::default()).await?)
     }
 }
 
@@ -260,7 +276,7 @@ async fn look(
 
 async fn plan(client: &Client, target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
     let steps = steps(&target.dir)?;
-    let mut database = target.database.connect(&Timeouts::default()).await?;
+    let mut database = target.database.look().await?;
     let known = known(client, &target.scope)?.is_some();
     let statuses = look(client, known, &steps, &target.scope, &mut database).await?;
     show::steps(&target.scope, &statuses, known, as_json);

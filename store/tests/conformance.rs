@@ -70,6 +70,7 @@ on_every_engine! {
         a_step_out_of_order_is_refused
         only_one_step_of_a_scope_runs_at_a_time
         a_step_that_was_taken_over_is_not_finished_by_its_old_run
+        a_step_is_taken_over_as_what_it_was_begun_as
         an_applied_step_is_not_run_again
         an_applied_step_that_has_changed_is_refused
         a_failed_step_may_begin_again_changed

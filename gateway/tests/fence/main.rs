@@ -4,4 +4,5 @@ mod colours;
 mod documents;
 mod live;
 mod postgres;
+mod runs;
 mod site;

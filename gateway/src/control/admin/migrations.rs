@@ -84,7 +84,7 @@ pub(super) async fn begin(
     }
     let detail = json!({
         "scope": scope, "step": step.number, "name": step.name, "kind": step.kind, "run": step.run,
-        "take_over": when_running == WhenRunning::TakeOver,
+        "when_running": when_running,
     });
     let outcome = ledger.begin(step, when_running).await;
     answer(&admin, "migration_begin", detail, outcome)
