@@ -1,25 +1,23 @@
 //! `hubctl migrate`: shows the steps of an application's schema, and runs those that may run.
 
+mod clock;
 mod show;
 
 use crate::client::Client;
 use crate::ledger::{self, AdminLedger};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use clock::Clock;
 use hub_store::migrate::{
     Database, Location, MigrateError, Progress, Report, Run, RunOptions, Standing, StepFile,
     StepStatus, Timeouts, contract, expand, load, status,
 };
 use hub_store::{Kind, Memory, MigrationLedger, WhenRunning};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
-/// How often the time of a running step is shown anew.
-const CLOCK: Duration = Duration::from_millis(500);
+use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Migrate {
@@ -126,6 +124,7 @@ pub(crate) fn perform(
         match command {
             Migrate::Plan { target } => plan(client, target, as_json).await,
             Migrate::Expand { target, how } => {
+                asked(client, &target.scope)?;
                 let job = Job {
                     client,
                     target,
@@ -141,12 +140,13 @@ pub(crate) fn perform(
                 how,
                 retired_colour,
             } => {
+                let known = asked(client, &target.scope)?;
                 let job = Job {
                     client,
                     target,
                     how,
                     kind: Kind::Contract,
-                    retired_colour: retired(client, &target.scope, retired_colour.as_deref())?,
+                    retired_colour: retired(&known, &target.scope, retired_colour.as_deref())?,
                     as_json,
                 };
                 job.run().await
@@ -230,19 +230,22 @@ fn known(client: &Client, scope: &str) -> anyhow::Result<Option<Value>> {
     Ok(Some(reply.body))
 }
 
+/// What the gateway knows of a database that steps are to be run on.
+fn asked(client: &Client, scope: &str) -> anyhow::Result<Value> {
+    let nothing = "nothing was run, for the gateway has to agree to every step";
+    let reply = client.get(&ledger::path(scope)).context(nothing)?;
+    match reply.body["error"]["message"].as_str() {
+        Some(message) => Err(anyhow::anyhow!("{message}").context(nothing)),
+        None => Ok(reply.body),
+    }
+}
+
 /// The colour whose sessions a contract step must not meet.
-fn retired(client: &Client, scope: &str, wanted: Option<&str>) -> anyhow::Result<Option<String>> {
+fn retired(known: &Value, scope: &str, wanted: Option<&str>) -> anyhow::Result<Option<String>> {
     if let Some(colour) = wanted {
         return Ok(Some(colour.to_owned()));
     }
-    let reply = client.get(&ledger::path(scope))?;
-    if let Some(message) = reply.body["error"]["message"].as_str() {
-        bail!("{message}");
-    }
-    let colours = reply.body["retired"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let colours = known["retired"].as_array().cloned().unwrap_or_default();
     match colours.as_slice() {
         // The gateway will have something to say of it.
         [] => Ok(None),
@@ -332,7 +335,7 @@ impl Job<'_> {
             loop {
                 tokio::select! {
                     outcome = &mut running => break outcome,
-                    () = tokio::time::sleep(CLOCK) => clock.show(),
+                    () = tokio::time::sleep(clock::PERIOD) => clock.show(),
                 }
             }
         };
@@ -366,46 +369,6 @@ impl Job<'_> {
                 Kind::Contract => "`hubctl migrate expand` runs it",
             };
             println!("next is step {next:04}, of the other kind: {advice}");
-        }
-    }
-}
-
-/// On a terminal, how long the step has been running.
-struct Clock {
-    live: bool,
-    running: Mutex<Option<(u32, Instant)>>,
-}
-
-impl Clock {
-    fn new(live: bool) -> Self {
-        Self {
-            live,
-            running: Mutex::default(),
-        }
-    }
-
-    fn note(&self, progress: &Progress) {
-        let mut running = self.running.lock().unwrap_or_else(|dead| dead.into_inner());
-        match progress {
-            Progress::Begun { number, .. } => *running = Some((*number, Instant::now())),
-            Progress::Applied { .. } | Progress::Adopted { .. } => *running = None,
-            Progress::Retrying { .. } => {}
-        }
-    }
-
-    fn show(&self) {
-        let running = *self.running.lock().unwrap_or_else(|dead| dead.into_inner());
-        if let (true, Some((number, since))) = (self.live, running) {
-            print!("\r\x1b[2K{number:04}  {} s", since.elapsed().as_secs());
-            std::io::stdout().flush().ok();
-        }
-    }
-
-    /// Takes the line of [`Self::show`] away.
-    fn clear(&self) {
-        if self.live {
-            print!("\r\x1b[2K");
-            std::io::stdout().flush().ok();
         }
     }
 }

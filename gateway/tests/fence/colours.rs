@@ -278,4 +278,11 @@ async fn without_the_gateway_a_plan_says_what_the_database_says_and_nothing_runs
     site.migrate("contract", &away)
         .await
         .is(2, &["is the gateway running"]);
+    site.migrate("expand", &away).await.is(
+        2,
+        &[
+            "nothing was run, for the gateway has to agree",
+            "is the gateway running",
+        ],
+    );
 }

@@ -6,3 +6,4 @@ mod live;
 mod postgres;
 mod runs;
 mod site;
+mod words;
