@@ -168,6 +168,26 @@ async fn what_was_kept_is_there_when_the_file_is_opened_again() {
     assert_eq!(ledger.list("db").await.unwrap(), [begun]);
 }
 
+#[tokio::test]
+async fn a_look_from_beside_sees_what_is_there_and_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = || std::fs::read_dir(directory.path()).unwrap().count();
+    assert!(Embedded::peek(directory.path()).is_none());
+    assert_eq!(inside(), 0);
+    let ledger = open(directory.path());
+    let kept = ledger.append("app", 0, entry("gate")).await.unwrap();
+    let files = inside();
+    assert_eq!(Embedded::peek(directory.path()).unwrap(), [kept]);
+    assert_eq!(inside(), files);
+    drop(ledger);
+    let files = inside();
+    assert!(
+        Embedded::peek(directory.path()).is_none(),
+        "nobody has it open"
+    );
+    assert_eq!(inside(), files);
+}
+
 const CHILD: &str = "HUB_STORE_TEST_DIRECTORY";
 
 /// Not a test of its own: the process that the next test kills. It appends for ever, and says which

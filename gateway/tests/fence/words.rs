@@ -1,6 +1,7 @@
 //! What operators are told where what they ask for is not there, or does nothing.
 
 use crate::site::{RANGES, STEPS, Site};
+use std::process::Command;
 
 #[tokio::test]
 async fn a_cluster_that_is_not_there_is_told_with_those_that_are() {
@@ -58,4 +59,28 @@ async fn a_changed_active_colour_that_moves_nobody_says_so() {
     let applied = site.hubctl(&["reload"]).await;
     applied.is(0, &[why]);
     site.hub.wait_for_stderr(why).await;
+}
+
+#[tokio::test]
+async fn a_check_beside_the_gateway_says_which_active_colour_moves_nobody() {
+    let Some(site) = Site::start("", "").await else {
+        return;
+    };
+    let check = || {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_hub-gateway"));
+        let output = check.arg("check").arg(site.hub.config_path()).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    assert_eq!(check(), "");
+    site.switch().await;
+    let told = check();
+    assert!(
+        told.contains("cluster \"app\": active = \"blue\" moves nobody"),
+        "{told}"
+    );
+    site.hub
+        .write_config(&site.config("active = \"green\"\n", ""));
+    assert_eq!(check(), "");
 }

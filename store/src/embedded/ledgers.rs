@@ -60,8 +60,7 @@ impl RolloutLedger for Embedded {
     }
 
     async fn latest_all(&self) -> Result<Vec<Entry>, StoreError> {
-        self.call(|connection| entries(connection, sql::ROLLOUT_LATEST_ALL, []))
-            .await
+        self.call(|connection| newest_entries(connection)).await
     }
 
     async fn history(
@@ -171,6 +170,10 @@ fn newest(connection: &Connection, cluster: &str) -> Result<u64, StoreError> {
     let newest: Vec<i64> = read(connection, sql::ROLLOUT_NEWEST, [cluster], |row| row.get(0))?;
     let newest = newest.first().copied().unwrap_or(0);
     u64::try_from(newest).map_err(StoreError::unavailable)
+}
+
+pub(super) fn newest_entries(connection: &Connection) -> Result<Vec<Entry>, StoreError> {
+    entries(connection, sql::ROLLOUT_LATEST_ALL, [])
 }
 
 fn entries(
