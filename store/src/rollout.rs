@@ -69,7 +69,8 @@ pub trait RolloutLedger: Send + Sync {
     ) -> Result<Entry, StoreError>;
 
     /// [`Self::append`], and when the entry was safe, before whoever waits for it was woken. Where it was
-    /// kept by an earlier call, when it was found.
+    /// kept by an earlier call, no later than when this one was made, so that nothing that is measured from
+    /// then comes out too short; an engine that does not tell the two apart answers the present.
     ///
     /// # Errors
     /// As [`Self::append`].

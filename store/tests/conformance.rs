@@ -169,6 +169,27 @@ async fn what_was_kept_is_there_when_the_file_is_opened_again() {
 }
 
 #[tokio::test]
+async fn an_entry_that_was_kept_before_is_not_told_as_safe_since_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = open(directory.path());
+    let same = entry("gate");
+    ledger.append("app", 0, same.clone()).await.unwrap();
+    // The answer waits for whoever writes, and its time does not.
+    let other = rusqlite::Connection::open(directory.path().join("hub.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut again = Box::pin(ledger.append_timed("app", 0, same));
+    tokio::select! {
+        biased;
+        done = &mut again => panic!("somebody else writes: {done:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let asked = std::time::Instant::now();
+    other.execute_batch("ROLLBACK").unwrap();
+    let (_, safe) = again.await.unwrap();
+    assert!(safe <= asked);
+}
+
+#[tokio::test]
 async fn a_look_from_beside_sees_what_is_there_and_makes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let inside = || std::fs::read_dir(directory.path()).unwrap().count();

@@ -27,6 +27,7 @@ impl RolloutLedger for Embedded {
         expected: u64,
         entry: NewEntry,
     ) -> Result<(Entry, Instant), StoreError> {
+        let called = Instant::now();
         rollout::check_append(cluster, expected, &entry)?;
         let cluster = cluster.to_owned();
         let keep = self.history_max;
@@ -41,16 +42,15 @@ impl RolloutLedger for Embedded {
                 )?
                 .pop(),
             };
-            let entry = match rollout::decide_append(&cluster, expected, entry, found)? {
-                Append::Kept(entry) => entry,
+            match rollout::decide_append(&cluster, expected, entry, found)? {
+                Append::Kept(entry) => Ok((entry, called)),
                 Append::Write(entry) => {
                     insert(&transaction, &entry)?;
                     execute(&transaction, sql::ROLLOUT_PRUNE, params![cluster, keep])?;
                     transaction.commit().map_err(unavailable)?;
-                    entry
+                    Ok((entry, Instant::now()))
                 }
-            };
-            Ok((entry, Instant::now()))
+            }
         })
         .await
     }
