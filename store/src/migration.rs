@@ -3,6 +3,7 @@
 //!
 //! What stands here can be serialised, so that a ledger can be asked over a network in its own words.
 
+use crate::write::Write;
 use crate::{StoreError, check};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -202,15 +203,6 @@ impl From<Outcome> for StepState {
 
 // === What may be written, decided in one place for every engine ===
 
-/// What an engine has to do.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// Nothing: this is kept already.
-    Kept(Step),
-    /// Put this step in the place of what its scope has under its number, if anything.
-    Put(Step),
-}
-
 /// What [`MigrationLedger::begin`] would answer by itself, given the scope's steps: the step where it is
 /// kept already, `None` where it would be written anew. For whoever guards a ledger.
 ///
@@ -224,7 +216,7 @@ pub fn begun(
     check_begin(step)?;
     Ok(match decide_begin(step.clone(), when_running, steps)? {
         Write::Kept(step) => Some(step),
-        Write::Put(_) => None,
+        Write::New(_) => None,
     })
 }
 
@@ -248,7 +240,7 @@ pub(crate) fn decide_begin(
     step: NewStep,
     when_running: WhenRunning,
     steps: &[Step],
-) -> Result<Write, StoreError> {
+) -> Result<Write<Step>, StoreError> {
     debug_assert!(
         steps
             .iter()
@@ -303,7 +295,7 @@ pub(crate) fn decide_begin(
             current: u64::from(applied),
         });
     }
-    Ok(Write::Put(Step {
+    Ok(Write::New(Step {
         scope: step.scope,
         number: step.number,
         name: step.name,
@@ -323,7 +315,7 @@ pub(crate) fn decide_finish(
     number: u32,
     finish: Finish,
     step: Option<Step>,
-) -> Result<Write, StoreError> {
+) -> Result<Write<Step>, StoreError> {
     let Some(step) = step else {
         return Err(StoreError::Invalid(format!(
             "step {number} of `{scope}` was never begun; begin it first"
@@ -334,7 +326,7 @@ pub(crate) fn decide_finish(
         if step.run != finish.run {
             return Err(held(&step));
         }
-        return Ok(Write::Put(Step {
+        return Ok(Write::New(Step {
             state,
             finished_us: Some(finish.finished_us),
             detail: shorten(finish.detail),
