@@ -123,9 +123,8 @@ Paste these into another terminal, in this folder:
   $bin/hubctl explain /api/contacts -H 'X-Location-Id: loc_hilltop'  # expect: colour: green
   curl -s http://127.0.0.1:$admin_port/metrics | grep hub_requests_total  # expect: route="agent"
 
-  # switch to green; the gateway would see the change by itself, a moment later
-  sed -i 's/^active = "blue"/active = "green"/' $dir/hub.toml
-  $bin/hubctl reload
+  # switch to green, without a request lost; --canary 1,5,25,50 in place of --all-at-once goes by stages
+  $bin/hubctl rollout start app --all-at-once --bake 2  # expect: committed
   curl -s http://127.0.0.1:$port/api/contacts -H 'X-Location-Id: loc_lakeside'  # expect: "colour":"green"
 
   # have another process take over: the same binary here, a new one after an installation

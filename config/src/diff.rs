@@ -81,6 +81,13 @@ impl Diff {
         self.add(What::Changed, path, detail);
     }
 
+    /// Adds to what is told of the change of a key, if it has one.
+    pub fn remark(&mut self, path: &str, remark: &str) {
+        for change in self.changes.iter_mut().filter(|one| one.path == path) {
+            change.detail = format!("{}; {remark}", change.detail);
+        }
+    }
+
     fn add(&mut self, what: What, path: String, detail: String) {
         if self.changes.len() < Self::CHANGES_MAX {
             self.changes.push(Change { what, path, detail });
@@ -212,7 +219,8 @@ impl Diff {
                 .push(format!("gateway.workers changes from {old} to {new}"));
         }
         if old.store_directory != new.store_directory {
-            self.needs_upgrade.push("store.directory changes".into());
+            self.needs_upgrade
+                .push("directory in the section [store] changes".into());
         }
         if old.admin.address != new.admin.address {
             self.needs_upgrade.push("admin.address changes".into());

@@ -149,7 +149,7 @@ impl Hub {
         self.metrics.remove_routes(gone);
         let clusters: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
         self.upstreams.retain(|cluster| clusters.contains(cluster));
-        self.rollouts.retain(|cluster| clusters.contains(cluster));
+        self.rollouts.configure(clusters.iter().copied());
         let Some(old) = old.map(|old| &old.config) else {
             // Everything was made from the first configuration.
             return;

@@ -11,6 +11,7 @@ const ALLOCATOR_OPTIONS: [(&str, &str); 2] =
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hub_core::LocationId;
+use hub_gateway::switch::decided;
 use hub_gateway::{run, schema};
 use hub_plugins::api_key;
 use std::os::unix::process::CommandExt as _;
@@ -120,6 +121,9 @@ fn check(config: &std::path::Path) -> ExitCode {
         Ok(checked) => {
             for warning in &checked.warnings {
                 eprintln!("warning: {warning}\n");
+            }
+            for told in decided::without_effect(&checked) {
+                eprintln!("note: {told}\n");
             }
             println!(
                 "{}: good ({} listeners, {} routes, {} clusters, {} tenants, hash {})",

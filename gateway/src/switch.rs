@@ -6,6 +6,7 @@
 //! and [`fence`] keep rollouts and migrations of databases from breaking each other.
 
 pub mod budget;
+pub mod decided;
 pub mod driver;
 pub mod fence;
 pub(crate) mod gate;

@@ -237,7 +237,7 @@ async fn without_a_store_there_are_no_rollouts() {
     assert!(
         answer["error"]["message"]
             .as_str()
-            .is_some_and(|text| text.contains("store.directory"))
+            .is_some_and(|text| text.contains("`[store]`") && text.contains("`hubctl upgrade`"))
     );
 }
 

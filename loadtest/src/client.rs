@@ -158,6 +158,7 @@ impl Load {
             std::mem::replace(&mut *self.shared.record(), Record::new(self.shared.began));
         record.unsent += self.shared.missed.load(Ordering::Relaxed);
         record.resent = self.shared.lanes.resent();
+        record.unasked = self.shared.pool.unasked();
         record
     }
 }

@@ -206,6 +206,8 @@ fn figures(record: &Record, switches: &[Switch], seconds: f64, cpu: f64) -> Vec<
             .note("sent more than 10 ms after they were due; their latency counts from then"),
         Figure::new("resent", Some(record.resent as f64), "requests", lower)
             .note("over HTTP/2, where the gateway had closed the connection before it took them"),
+        Figure::new("unasked", Some(record.unasked as f64), "connections", lower)
+            .note("kept ones, on which bytes came that no request had asked for"),
         Figure::new("flip_p50", flip(50.0), "ms", lower),
         Figure::new("flip_p99", flip(99.0), "ms", lower).floor(1.0).note(format!(
             "from the record on disk to the last request that could pick the old colour; {} of {expected} flips were seen",

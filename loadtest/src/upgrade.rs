@@ -263,6 +263,8 @@ fn figures(
         .note("opened for one request each, all the time"),
         Figure::new("resent", Some(record.resent as f64), "requests", lower)
             .note("over HTTP/2, where the gateway had said that it would not take them"),
+        Figure::new("unasked", Some(record.unasked as f64), "connections", lower)
+            .note("kept ones, on which bytes came that no request had asked for"),
         Figure::new("upgrade_time_p50", took(50.0), "ms", lower)
             .note("from the order until the new process serves alone"),
         Figure::new("upgrade_time_max", took(100.0), "ms", lower),

@@ -1,25 +1,23 @@
 //! `hubctl migrate`: shows the steps of an application's schema, and runs those that may run.
 
+mod clock;
 mod show;
 
 use crate::client::Client;
 use crate::ledger::{self, AdminLedger};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use clock::Clock;
 use hub_store::migrate::{
     Database, Location, MigrateError, Progress, Report, Run, RunOptions, Standing, StepFile,
     StepStatus, Timeouts, contract, expand, load, status,
 };
 use hub_store::{Kind, Memory, MigrationLedger, WhenRunning};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
-/// How often the time of a running step is shown anew.
-const CLOCK: Duration = Duration::from_millis(500);
+use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Migrate {
@@ -87,7 +85,8 @@ pub(crate) struct DatabaseUrl {
 
 #[derive(Debug, Args)]
 pub(crate) struct How {
-    /// Take a step away from a run that holds it. Make sure first that the run is gone.
+    /// Take a step away from a run that has died and whose step the database does not have. A run that is
+    /// at work is never taken over; what the database has is written down without this.
     #[arg(long)]
     take_over: bool,
     /// Attempts at a step that does not get its locks; 1 to 1000.
@@ -125,6 +124,7 @@ pub(crate) fn perform(
         match command {
             Migrate::Plan { target } => plan(client, target, as_json).await,
             Migrate::Expand { target, how } => {
+                asked(client, &target.scope)?;
                 let job = Job {
                     client,
                     target,
@@ -140,12 +140,13 @@ pub(crate) fn perform(
                 how,
                 retired_colour,
             } => {
+                let known = asked(client, &target.scope)?;
                 let job = Job {
                     client,
                     target,
                     how,
                     kind: Kind::Contract,
-                    retired_colour: retired(client, &target.scope, retired_colour.as_deref())?,
+                    retired_colour: retired(&known, &target.scope, retired_colour.as_deref())?,
                     as_json,
                 };
                 job.run().await
@@ -157,7 +158,7 @@ pub(crate) fn perform(
             } => {
                 if let (Some(dir), Some(scope)) = (dir, scope) {
                     let steps = steps(dir)?;
-                    let mut database = database.connect(&Timeouts::default()).await?;
+                    let mut database = database.look().await?;
                     let known = known(client, scope)?;
                     let statuses =
                         look(client, known.is_some(), &steps, scope, &mut database).await?;
@@ -190,8 +191,23 @@ impl DatabaseUrl {
         Ok(Location::parse(text.trim()))
     }
 
+    /// To run steps on: a SQLite file that is missing is made.
     async fn connect(&self, timeouts: &Timeouts) -> anyhow::Result<Database> {
         Ok(Database::connect(&self.location()?, timeouts).await?)
+    }
+
+    /// To look at.
+    async fn look(&self) -> anyhow::Result<Database> {
+        let location = self.location()?;
+        if let Location::Embedded(path) = &location
+            && !path.exists()
+        {
+            eprintln!(
+                "there is no database {} so far; `hubctl migrate expand` makes it, if that is its right path",
+                path.display()
+            );
+        }
+        Ok(Database::look(&location, &Timeouts::default()).await?)
     }
 }
 
@@ -214,19 +230,22 @@ fn known(client: &Client, scope: &str) -> anyhow::Result<Option<Value>> {
     Ok(Some(reply.body))
 }
 
+/// What the gateway knows of a database that steps are to be run on.
+fn asked(client: &Client, scope: &str) -> anyhow::Result<Value> {
+    let nothing = "nothing was run, for the gateway has to agree to every step";
+    let reply = client.get(&ledger::path(scope)).context(nothing)?;
+    match reply.body["error"]["message"].as_str() {
+        Some(message) => Err(anyhow::anyhow!("{message}").context(nothing)),
+        None => Ok(reply.body),
+    }
+}
+
 /// The colour whose sessions a contract step must not meet.
-fn retired(client: &Client, scope: &str, wanted: Option<&str>) -> anyhow::Result<Option<String>> {
+fn retired(known: &Value, scope: &str, wanted: Option<&str>) -> anyhow::Result<Option<String>> {
     if let Some(colour) = wanted {
         return Ok(Some(colour.to_owned()));
     }
-    let reply = client.get(&ledger::path(scope))?;
-    if let Some(message) = reply.body["error"]["message"].as_str() {
-        bail!("{message}");
-    }
-    let colours = reply.body["retired"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let colours = known["retired"].as_array().cloned().unwrap_or_default();
     match colours.as_slice() {
         // The gateway will have something to say of it.
         [] => Ok(None),
@@ -260,7 +279,7 @@ async fn look(
 
 async fn plan(client: &Client, target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
     let steps = steps(&target.dir)?;
-    let mut database = target.database.connect(&Timeouts::default()).await?;
+    let mut database = target.database.look().await?;
     let known = known(client, &target.scope)?.is_some();
     let statuses = look(client, known, &steps, &target.scope, &mut database).await?;
     show::steps(&target.scope, &statuses, known, as_json);
@@ -316,7 +335,7 @@ impl Job<'_> {
             loop {
                 tokio::select! {
                     outcome = &mut running => break outcome,
-                    () = tokio::time::sleep(CLOCK) => clock.show(),
+                    () = tokio::time::sleep(clock::PERIOD) => clock.show(),
                 }
             }
         };
@@ -350,46 +369,6 @@ impl Job<'_> {
                 Kind::Contract => "`hubctl migrate expand` runs it",
             };
             println!("next is step {next:04}, of the other kind: {advice}");
-        }
-    }
-}
-
-/// On a terminal, how long the step has been running.
-struct Clock {
-    live: bool,
-    running: Mutex<Option<(u32, Instant)>>,
-}
-
-impl Clock {
-    fn new(live: bool) -> Self {
-        Self {
-            live,
-            running: Mutex::default(),
-        }
-    }
-
-    fn note(&self, progress: &Progress) {
-        let mut running = self.running.lock().unwrap_or_else(|dead| dead.into_inner());
-        match progress {
-            Progress::Begun { number, .. } => *running = Some((*number, Instant::now())),
-            Progress::Applied { .. } | Progress::Adopted { .. } => *running = None,
-            Progress::Retrying { .. } => {}
-        }
-    }
-
-    fn show(&self) {
-        let running = *self.running.lock().unwrap_or_else(|dead| dead.into_inner());
-        if let (true, Some((number, since))) = (self.live, running) {
-            print!("\r\x1b[2K{number:04}  {} s", since.elapsed().as_secs());
-            std::io::stdout().flush().ok();
-        }
-    }
-
-    /// Takes the line of [`Self::show`] away.
-    fn clear(&self) {
-        if self.live {
-            print!("\r\x1b[2K");
-            std::io::stdout().flush().ok();
         }
     }
 }

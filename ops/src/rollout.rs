@@ -1,13 +1,16 @@
 //! `hubctl rollout`: starts rollouts, steers them, and shows how they go.
 
+mod show;
+
 use crate::client::{Client, Reply};
 use crate::encode;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
+use show::{history, line, progress, staying};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How often a rollout is looked at while it is followed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -54,8 +57,8 @@ pub(crate) enum Rollout {
     Status {
         /// This cluster alone.
         cluster: Option<String>,
-        /// Show what changes until it is over.
-        #[arg(long)]
+        /// Show what changes until it is over; exits 0 where the new colour is committed, 1 where it is not.
+        #[arg(long, requires = "cluster")]
         follow: bool,
     },
     /// Take no step forward until it is resumed. Failures still roll back.
@@ -197,6 +200,9 @@ fn status(client: &Client, cluster: Option<&str>, as_json: bool) -> anyhow::Resu
     let mut rollouts = rollouts(client)?;
     if let Some(cluster) = cluster {
         rollouts.retain(|rollout| rollout["cluster"] == cluster);
+        if rollouts.is_empty() {
+            is_known(client, cluster)?;
+        }
     }
     if as_json {
         println!("{:#}", json!({ "rollouts": rollouts }));
@@ -215,6 +221,12 @@ fn status(client: &Client, cluster: Option<&str>, as_json: bool) -> anyhow::Resu
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is such a cluster; the error says which there are.
+fn is_known(client: &Client, cluster: &str) -> anyhow::Result<()> {
+    let path = format!("{}?limit=1", path(cluster, "history"));
+    good(client.get(&path)?).map(|_| ())
 }
 
 /// Shows each change, and on a terminal the present state below, until it is over.
@@ -240,10 +252,11 @@ fn follow(
             }
             Err(error) => return Err(error),
         };
-        let rollout = rollouts
-            .into_iter()
-            .find(|rollout| rollout["cluster"] == cluster)
-            .with_context(|| format!("cluster {cluster:?} has had no rollout"))?;
+        let mut rollouts = rollouts.into_iter();
+        let Some(rollout) = rollouts.find(|rollout| rollout["cluster"] == cluster) else {
+            is_known(client, cluster)?;
+            bail!("cluster {cluster:?} has had no rollout");
+        };
         if ours.is_some_and(|ours| *ours != rollout["rollout"]) {
             bail!(
                 "another rollout of {cluster:?} has begun; `hubctl rollout history {cluster}` tells how this one ended"
@@ -272,137 +285,5 @@ fn follow(
         }
         drop(out);
         std::thread::sleep(LOOK);
-    }
-}
-
-/// One line about a rollout.
-fn line(rollout: &Value) -> String {
-    let text = |key: &str| rollout[key].as_str().unwrap_or("-").to_owned();
-    let mut line = format!(
-        "{}: {} -> {}: {}",
-        text("cluster"),
-        text("from"),
-        text("to"),
-        text("phase").replace('_', " ")
-    );
-    if let Some(stage) = rollout["stage"].as_u64() {
-        line += &format!(" {stage} of {}", rollout["stages"]);
-    }
-    if let Some(percent) = rollout["canary_percent"].as_f64() {
-        line += &format!(", {percent} % of the tenants");
-    }
-    if rollout["paused"] == true {
-        line += ", paused";
-    }
-    if rollout["contracted"] == true && rollout["over"] == false {
-        line += ", no way back";
-    }
-    if let Some(why) = rollout["why"].as_str() {
-        line += &format!(": {why}");
-    }
-    line
-}
-
-/// Who is still on the colour that everyone is to leave.
-fn staying(staying: &Value) -> Option<String> {
-    let busiest: Vec<String> = staying["busiest"]
-        .as_array()?
-        .iter()
-        .map(|one| {
-            format!(
-                "{} {}",
-                one["tenant"].as_str().unwrap_or("-"),
-                one["requests"]
-            )
-        })
-        .collect();
-    let colour = staying["colour"].as_str().unwrap_or("-");
-    let all = staying["tenants"].as_u64().unwrap_or(0);
-    let shown = busiest.len();
-    let more = match all.saturating_sub(shown as u64) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let busiest = match shown {
-        0 => "no tenant's".to_owned(),
-        _ => format!("{}{more}", busiest.join(", ")),
-    };
-    Some(format!("still on {colour}, requests by tenant: {busiest}"))
-}
-
-/// What moves while a phase lasts.
-fn progress(rollout: &Value) -> String {
-    let now_us = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_micros() as i64);
-    let mut text = String::new();
-    if let Some(until) = rollout["until_us"].as_i64() {
-        let left = (until - now_us).max(0) as f64 / 1e6;
-        text += &format!("{left:.0} s left; ");
-    }
-    let on = &rollout["requests_in_flight"];
-    text += &format!("in flight: {} blue, {} green", on["blue"], on["green"]);
-    let judges = rollout["judges"].as_array().into_iter().flatten();
-    let undecided = judges.filter_map(Value::as_str).next();
-    if let Some(judge) = undecided {
-        text += &format!("; {judge}");
-    }
-    text.chars().take(110).collect()
-}
-
-fn history(body: &Value) -> String {
-    let mut text = String::new();
-    for entry in body["history"].as_array().into_iter().flatten() {
-        let at = Duration::from_micros(entry["at_us"].as_u64().unwrap_or(0));
-        text += &format!(
-            "{:>5}  {}  {:<12} {} -> {}  epoch {}",
-            entry["version"],
-            httpdate::fmt_http_date(UNIX_EPOCH + at),
-            entry["state"].as_str().unwrap_or("-"),
-            entry["from"].as_str().unwrap_or("-"),
-            entry["to"].as_str().unwrap_or("-"),
-            entry["epoch"],
-        );
-        if let Some(why) = entry["why"].as_str() {
-            text += &format!("  {why}");
-        }
-        text.push('\n');
-    }
-    if text.is_empty() {
-        text.push_str("nothing so far\n");
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_tells_the_stage_and_the_reason() {
-        let canary = json!({
-            "cluster": "app", "from": "blue", "to": "green", "phase": "canary", "stage": 2,
-            "stages": 4, "canary_percent": 5.0, "paused": true, "why": null,
-        });
-        assert_eq!(
-            line(&canary),
-            "app: blue -> green: canary 2 of 4, 5 % of the tenants, paused"
-        );
-        let back = json!({
-            "cluster": "app", "from": "blue", "to": "green", "phase": "rolled_back",
-            "stage": null, "canary_percent": null, "paused": false, "why": "5xx",
-        });
-        assert_eq!(line(&back), "app: blue -> green: rolled back: 5xx");
-    }
-
-    #[test]
-    fn the_tenants_who_stay_are_told_with_their_requests() {
-        assert_eq!(staying(&Value::Null), None);
-        let busiest = [("a", 3), ("b", 1)].map(|(id, n)| json!({"tenant": id, "requests": n}));
-        let body = json!({"colour": "blue", "tenants": 12, "busiest": busiest});
-        assert_eq!(
-            staying(&body).as_deref(),
-            Some("still on blue, requests by tenant: a 3, b 1 and 10 more")
-        );
     }
 }

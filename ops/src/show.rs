@@ -159,7 +159,8 @@ pub(crate) fn reload(body: &Value) -> String {
         "would_apply" => "a reload would apply these changes:".into(),
         "rejected" => "rejected; the old configuration stays in force:".into(),
         "needs_upgrade" => format!(
-            "rejected (needs_upgrade); a running process cannot change: {}",
+            "rejected (needs_upgrade); a running process cannot change: {}\n\
+             `hubctl upgrade` starts one that has the new configuration, and loses no request",
             items(&body["settings"])
                 .iter()
                 .map(cell)

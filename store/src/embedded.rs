@@ -12,9 +12,9 @@
 mod ledgers;
 mod open;
 
-use crate::rollout::HISTORY_KEPT;
+use crate::rollout::{Entry, HISTORY_KEPT};
 use crate::{OpenProblem, StoreError};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,6 +98,19 @@ impl Embedded {
             }),
             history_max: options.history_max.max(1),
         })
+    }
+
+    /// The newest rollout entry of each cluster in a directory that a gateway has open, read from beside it:
+    /// nothing is made, changed or brought up to date. `None` where that cannot be done. Blocks.
+    pub fn peek(directory: &Path) -> Option<Vec<Entry>> {
+        let path = directory.join(FILE_NAME);
+        // Without it a reader would have to make it.
+        if !directory.join(format!("{FILE_NAME}-shm")).exists() {
+            return None;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).ok()?;
+        ledgers::newest_entries(&connection).ok()
     }
 
     /// Calls that were refused because the queue was full, since it was opened.

@@ -46,6 +46,7 @@ pub mod migrate;
 pub mod migration;
 pub mod rollout;
 mod sql;
+mod write;
 
 pub use embedded::{Embedded, Options};
 pub use error::{OpenProblem, Source, StoreError};

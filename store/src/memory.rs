@@ -1,7 +1,8 @@
 //! The ledgers in the memory of the process, for tests and simulations.
 
-use crate::migration::{self, Finish, MigrationLedger, NewStep, Step, WhenRunning, Write};
-use crate::rollout::{self, Append, Entry, Found, NewEntry, RolloutLedger};
+use crate::migration::{self, Finish, MigrationLedger, NewStep, Step, WhenRunning};
+use crate::rollout::{self, Entry, Found, NewEntry, RolloutLedger};
+use crate::write::Write;
 use crate::{StoreError, check};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, VecDeque};
@@ -76,8 +77,8 @@ impl RolloutLedger for Memory {
                 .cloned(),
         };
         let entry = match rollout::decide_append(cluster, expected, entry, found)? {
-            Append::Kept(entry) => entry,
-            Append::Write(entry) => {
+            Write::Kept(entry) => entry,
+            Write::New(entry) => {
                 let entries = tables.rollouts.entry(cluster.to_owned()).or_default();
                 entries.push_back(entry.clone());
                 while entries.len() > rollout::HISTORY_KEPT as usize {
@@ -174,10 +175,10 @@ impl MigrationLedger for Memory {
     }
 }
 
-fn put(steps: &mut Vec<Step>, write: Write) -> Step {
+fn put(steps: &mut Vec<Step>, write: Write<Step>) -> Step {
     match write {
         Write::Kept(step) => step,
-        Write::Put(step) => {
+        Write::New(step) => {
             steps.retain(|kept| kept.number != step.number);
             steps.push(step.clone());
             step

@@ -35,6 +35,8 @@
 //!
 //! Invariant: a step and its line in the history are one transaction, unless the step can only run
 //! outside of one; then it is the only statement of its file.
+//! Invariant: one run at a time works on a database. Its lock lives as long as its session, so who has it
+//! knows that every run before has ended, and that the history says all of what they did.
 //! Invariant: nothing runs while files, ledger and database disagree, or a finding stands.
 //! Absent on purpose: a way back. After a contract step there is none, and before it none is needed.
 

@@ -3,6 +3,7 @@
 //!
 //! What stands here can be serialised, so that a ledger can be asked over a network in its own words.
 
+use crate::write::Write;
 use crate::{StoreError, check};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,9 @@ pub enum WhenRunning {
     /// Take the step away from its run, which can no longer finish it. For an operator who has made
     /// sure that the run is gone.
     TakeOver,
+    /// Take it away as well: its database has it, and no other run is at work there. Nothing will be run,
+    /// so nobody has to agree; what is left is to write it down.
+    InForce,
 }
 
 /// Where schema steps are written down before and after they are run.
@@ -127,7 +131,8 @@ pub trait MigrationLedger: Send + Sync {
     /// [`StoreError::Refused`] where whoever guards the ledger does not let a contract step run now;
     /// [`StoreError::Held`] where another run holds a step of this scope and `when_running` says to
     /// refuse; [`StoreError::Conflict`] where the number is not the next, with the newest applied
-    /// one; [`StoreError::Invalid`] where the step is applied with another checksum or kind.
+    /// one; [`StoreError::Invalid`] where the step is applied with another checksum or kind, or is to
+    /// be taken over as another kind.
     async fn begin(&self, step: NewStep, when_running: WhenRunning) -> Result<Step, StoreError>;
 
     /// Says how a run of a step ended. The same call again answers the same.
@@ -198,13 +203,21 @@ impl From<Outcome> for StepState {
 
 // === What may be written, decided in one place for every engine ===
 
-/// What an engine has to do.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// Nothing: this is kept already.
-    Kept(Step),
-    /// Put this step in the place of what its scope has under its number, if anything.
-    Put(Step),
+/// What [`MigrationLedger::begin`] would answer by itself, given the scope's steps: the step where it is
+/// kept already, `None` where it would be written anew. For whoever guards a ledger.
+///
+/// # Errors
+/// As [`MigrationLedger::begin`].
+pub fn begun(
+    step: &NewStep,
+    when_running: WhenRunning,
+    steps: &[Step],
+) -> Result<Option<Step>, StoreError> {
+    check_begin(step)?;
+    Ok(match decide_begin(step.clone(), when_running, steps)? {
+        Write::Kept(step) => Some(step),
+        Write::New(_) => None,
+    })
 }
 
 /// Bounds of a begin; the engine asks before it reads.
@@ -227,7 +240,7 @@ pub(crate) fn decide_begin(
     step: NewStep,
     when_running: WhenRunning,
     steps: &[Step],
-) -> Result<Write, StoreError> {
+) -> Result<Write<Step>, StoreError> {
     debug_assert!(
         steps
             .iter()
@@ -242,6 +255,16 @@ pub(crate) fn decide_begin(
         }
         if when_running == WhenRunning::Refuse {
             return Err(held(running));
+        }
+        // Nobody knows how far it came, so it cannot become what hurts others.
+        if running.number == step.number && running.kind != step.kind {
+            return Err(StoreError::Invalid(format!(
+                "step {} of `{}` was begun as {}, and is to be taken over as {}; put the file back as it was",
+                step.number,
+                step.scope,
+                running.kind.as_str(),
+                step.kind.as_str()
+            )));
         }
     }
     let same = steps.iter().find(|kept| kept.number == step.number);
@@ -272,7 +295,7 @@ pub(crate) fn decide_begin(
             current: u64::from(applied),
         });
     }
-    Ok(Write::Put(Step {
+    Ok(Write::New(Step {
         scope: step.scope,
         number: step.number,
         name: step.name,
@@ -292,7 +315,7 @@ pub(crate) fn decide_finish(
     number: u32,
     finish: Finish,
     step: Option<Step>,
-) -> Result<Write, StoreError> {
+) -> Result<Write<Step>, StoreError> {
     let Some(step) = step else {
         return Err(StoreError::Invalid(format!(
             "step {number} of `{scope}` was never begun; begin it first"
@@ -303,7 +326,7 @@ pub(crate) fn decide_finish(
         if step.run != finish.run {
             return Err(held(&step));
         }
-        return Ok(Write::Put(Step {
+        return Ok(Write::New(Step {
             state,
             finished_us: Some(finish.finished_us),
             detail: shorten(finish.detail),

@@ -1,6 +1,7 @@
 //! The history of rollouts: per cluster, one entry after the other, each appended only by somebody
 //! who has seen the one before.
 
+use crate::write::Write;
 use crate::{StoreError, check};
 use async_trait::async_trait;
 use std::time::Instant;
@@ -69,7 +70,8 @@ pub trait RolloutLedger: Send + Sync {
     ) -> Result<Entry, StoreError>;
 
     /// [`Self::append`], and when the entry was safe, before whoever waits for it was woken. Where it was
-    /// kept by an earlier call, when it was found.
+    /// kept by an earlier call, no later than when this one was made, so that nothing that is measured from
+    /// then comes out too short; an engine that does not tell the two apart answers the present.
     ///
     /// # Errors
     /// As [`Self::append`].
@@ -125,15 +127,6 @@ pub(crate) struct Found {
     pub(crate) same_id: Option<Entry>,
 }
 
-/// What an engine has to do then.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Append {
-    /// Nothing: this entry is kept already.
-    Kept(Entry),
-    /// Write this entry.
-    Write(Entry),
-}
-
 /// Bounds of an append; the engine asks before it reads.
 pub(crate) fn check_append(
     cluster: &str,
@@ -165,7 +158,7 @@ pub(crate) fn decide_append(
     expected: u64,
     entry: NewEntry,
     found: Found,
-) -> Result<Append, StoreError> {
+) -> Result<Write<Entry>, StoreError> {
     let entry = Entry {
         cluster: cluster.to_owned(),
         version: expected + 1,
@@ -177,7 +170,7 @@ pub(crate) fn decide_append(
     };
     if let Some(kept) = found.same_id {
         return if kept == entry {
-            Ok(Append::Kept(kept))
+            Ok(Write::Kept(kept))
         } else {
             Err(StoreError::Invalid(format!(
                 "entry {} is version {} of `{cluster}` already, with what it held then; make a new \
@@ -187,7 +180,7 @@ pub(crate) fn decide_append(
         };
     }
     if found.newest == expected {
-        Ok(Append::Write(entry))
+        Ok(Write::New(entry))
     } else {
         Err(StoreError::Conflict {
             current: found.newest,

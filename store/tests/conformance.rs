@@ -70,6 +70,7 @@ on_every_engine! {
         a_step_out_of_order_is_refused
         only_one_step_of_a_scope_runs_at_a_time
         a_step_that_was_taken_over_is_not_finished_by_its_old_run
+        a_step_is_taken_over_as_what_it_was_begun_as
         an_applied_step_is_not_run_again
         an_applied_step_that_has_changed_is_refused
         a_failed_step_may_begin_again_changed
@@ -165,6 +166,47 @@ async fn what_was_kept_is_there_when_the_file_is_opened_again() {
     let ledger = open(directory.path());
     assert_eq!(ledger.latest("app").await.unwrap(), Some(appended));
     assert_eq!(ledger.list("db").await.unwrap(), [begun]);
+}
+
+#[tokio::test]
+async fn an_entry_that_was_kept_before_is_not_told_as_safe_since_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = open(directory.path());
+    let same = entry("gate");
+    ledger.append("app", 0, same.clone()).await.unwrap();
+    // The answer waits for whoever writes, and its time does not.
+    let other = rusqlite::Connection::open(directory.path().join("hub.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut again = Box::pin(ledger.append_timed("app", 0, same));
+    tokio::select! {
+        biased;
+        done = &mut again => panic!("somebody else writes: {done:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let asked = std::time::Instant::now();
+    other.execute_batch("ROLLBACK").unwrap();
+    let (_, safe) = again.await.unwrap();
+    assert!(safe <= asked);
+}
+
+#[tokio::test]
+async fn a_look_from_beside_sees_what_is_there_and_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = || std::fs::read_dir(directory.path()).unwrap().count();
+    assert!(Embedded::peek(directory.path()).is_none());
+    assert_eq!(inside(), 0);
+    let ledger = open(directory.path());
+    let kept = ledger.append("app", 0, entry("gate")).await.unwrap();
+    let files = inside();
+    assert_eq!(Embedded::peek(directory.path()).unwrap(), [kept]);
+    assert_eq!(inside(), files);
+    drop(ledger);
+    let files = inside();
+    assert!(
+        Embedded::peek(directory.path()).is_none(),
+        "nobody has it open"
+    );
+    assert_eq!(inside(), files);
 }
 
 const CHILD: &str = "HUB_STORE_TEST_DIRECTORY";

@@ -354,7 +354,7 @@ fn report(hub: &Hub, batch: &Batch, outcome: &Outcome) {
             trigger,
             code = "needs_upgrade",
             settings = settings.join(", "),
-            "the new configuration was rejected, because a running process cannot change these settings; restart or upgrade the process"
+            "the new configuration was rejected, because a running process cannot change these settings; `hubctl upgrade` starts one that has them"
         ),
     }
 }

@@ -205,7 +205,13 @@ impl Rollouts {
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (contracts, contract_queue) = mpsc::channel(QUEUE);
-        let guarded = GuardedLedger::new(Arc::clone(&hub), Arc::clone(&migrations), contracts);
+        let held: Arc<AtomicBool> = Arc::default();
+        let guarded = GuardedLedger::new(
+            Arc::clone(&hub),
+            Arc::clone(&migrations),
+            contracts,
+            Arc::clone(&held),
+        );
         reloader.guard(tokio::runtime::Handle::current(), guarded.clone());
         let (views, ledger) = (Arc::default(), Ledger(ledger));
         let turn = Arc::default();
@@ -233,7 +239,7 @@ impl Rollouts {
             ledger,
             migrations: guarded,
             turn,
-            held: Arc::default(),
+            held,
             driver: tokio::spawn(driver.run(found, queue, contract_queue)).abort_handle(),
         }
     }

@@ -4,6 +4,7 @@
 //! [`GuardedLedger`], which hands the question to the driver: so no rollout starts while it is
 //! answered, and none that starts later overlooks the step, which is in the ledger by then.
 
+use super::driver::Failure;
 use super::schema;
 use crate::hub::Hub;
 use crate::snapshot::{Snapshot, colour_name};
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// The ledger of migrations, in which contract steps begin only while one colour alone is of use on
@@ -24,6 +26,7 @@ pub struct GuardedLedger {
     hub: Arc<Hub>,
     inner: Arc<dyn MigrationLedger>,
     contracts: mpsc::Sender<Contract>,
+    held: Arc<AtomicBool>,
 }
 
 /// A contract step that waits for the driver's word.
@@ -207,16 +210,18 @@ pub(super) fn on<'s>(
 // === impl GuardedLedger ===
 
 impl GuardedLedger {
-    /// `contracts` leads to the driver.
+    /// `contracts` leads to the driver; `held` says that it decides nothing at present.
     pub(super) fn new(
         hub: Arc<Hub>,
         inner: Arc<dyn MigrationLedger>,
         contracts: mpsc::Sender<Contract>,
+        held: Arc<AtomicBool>,
     ) -> Self {
         Self {
             hub,
             inner,
             contracts,
+            held,
         }
     }
 
@@ -318,6 +323,10 @@ impl MigrationLedger for GuardedLedger {
     async fn begin(&self, step: NewStep, when_running: WhenRunning) -> Result<Step, StoreError> {
         if step.kind == Kind::Expand {
             return self.inner.begin(step, when_running).await;
+        }
+        // In the queue it would outlive whoever asks.
+        if self.held.load(Ordering::Acquire) {
+            return Err(StoreError::Refused(Failure::Upgrading.to_string()));
         }
         let ranges = self.ranges(&step.scope).await;
         let (reply, answer) = oneshot::channel();

@@ -252,6 +252,12 @@ pub enum Refused {
         "a contract step of the migrations was run: the old colour would not find its schema. Repair the new colour and accept it"
     )]
     Contracted,
+    /// It has been told already that a contract step was run.
+    #[error("that a contract step was run is known already, and the rollout does not go back")]
+    ContractedAlready,
+    /// It has been aborted already, or goes back by itself.
+    #[error("the rollout is going back already; `hubctl rollout status` shows when it has")]
+    GoingBack,
     /// The event belongs to what is over.
     #[error("it came too late")]
     Stale,
@@ -671,7 +677,7 @@ fn abort(record: &Record, now: Micros) -> Result<Decision, Refused> {
         Name::Canary | Name::Switched | Name::Bake => Ok(go_back(record, WHY, now)),
         Name::Frozen if record.contracted => Err(Refused::Contracted),
         Name::Frozen => Ok(go_back(record, WHY, now)),
-        Name::RollingBack => Err(Refused::Stale),
+        Name::RollingBack => Err(Refused::GoingBack),
         Name::Idle | Name::Committed | Name::RolledBack => Err(Refused::NothingUnderWay),
     }
 }
@@ -704,7 +710,7 @@ fn accept(record: &Record) -> Result<Decision, Refused> {
 
 fn contracted(record: &Record) -> Result<Decision, Refused> {
     if record.contracted {
-        return Err(Refused::Stale);
+        return Err(Refused::ContractedAlready);
     }
     let next = Record {
         contracted: true,

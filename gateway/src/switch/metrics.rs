@@ -7,7 +7,7 @@ use crate::telemetry::Scrape;
 use hub_core::names::{self, label};
 use hub_stats::judge::fast::Rule;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// Why a rollout went back, or was given up.
@@ -44,10 +44,16 @@ const FLIP_BOUNDS: [f64; 8] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01,
 
 const VERDICTS: [&str; 3] = ["undecided", "pass", "fail"];
 
-/// Counters of all clusters that have had a rollout. Bounded by the configuration.
+/// Counters of all clusters that have had a rollout in this process, as many as its driver has records of.
+/// Those of a cluster that the configuration does not have (any more) are kept and not shown: its rollout
+/// may still go on, and where the cluster comes back, its counters must not be lower than they were.
 #[derive(Debug, Default)]
-pub struct RolloutMetrics {
-    by_cluster: Mutex<BTreeMap<String, Counters>>,
+pub struct RolloutMetrics(Mutex<Series>);
+
+#[derive(Debug, Default)]
+struct Series {
+    by_cluster: BTreeMap<String, Counters>,
+    configured: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -157,19 +163,22 @@ impl RolloutMetrics {
     }
 
     fn of(&self, cluster: &str, count: impl FnOnce(&mut Counters)) {
-        let mut by_cluster = self.by_cluster.lock();
-        count(by_cluster.entry(cluster.to_owned()).or_default());
+        let mut series = self.0.lock();
+        count(series.by_cluster.entry(cluster.to_owned()).or_default());
     }
 
-    /// Drops the series of clusters for which `keep` is false.
-    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
-        self.by_cluster.lock().retain(|cluster, _| keep(cluster));
+    /// From now on these are the clusters that are shown.
+    pub fn configure<'c>(&self, clusters: impl Iterator<Item = &'c str>) {
+        self.0.lock().configured = clusters.map(str::to_owned).collect();
     }
 
     /// Adds all series to a scrape.
     pub fn scrape(&self, scrape: &mut Scrape) {
-        for (cluster, counters) in self.by_cluster.lock().iter() {
-            counters.scrape(cluster, scrape);
+        let series = self.0.lock();
+        for (cluster, counters) in &series.by_cluster {
+            if series.configured.contains(cluster) {
+                counters.scrape(cluster, scrape);
+            }
         }
     }
 }
@@ -242,5 +251,37 @@ impl Counters {
             &self.flips,
             self.flip_seconds,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cause, Name, RolloutMetrics, Scrape};
+
+    fn shown(metrics: &RolloutMetrics) -> String {
+        let mut scrape = Scrape::default();
+        metrics.scrape(&mut scrape);
+        String::from_utf8(scrape.into_text()).expect("text")
+    }
+
+    #[test]
+    fn a_cluster_that_was_removed_is_not_shown_and_counts_on_where_it_comes_back() {
+        let metrics = RolloutMetrics::default();
+        metrics.configure(["app", "other"].into_iter());
+        let goes_back = || metrics.went("app", Name::Canary, Name::RollingBack, Cause::P99);
+        goes_back();
+        metrics.configure(["other"].into_iter());
+        // The driver goes on with its rollout all the same.
+        goes_back();
+        metrics.stands("app", Name::RolledBack, 2);
+        metrics.stands("other", Name::Bake, 1);
+        let text = shown(&metrics);
+        assert!(
+            !text.contains("\"app\"") && text.contains("\"other\""),
+            "{text}"
+        );
+        metrics.configure(["app"].into_iter());
+        let text = shown(&metrics);
+        assert!(text.contains("reason=\"p99\"} 2"), "{text}");
     }
 }

@@ -4,4 +4,6 @@ mod colours;
 mod documents;
 mod live;
 mod postgres;
+mod runs;
 mod site;
+mod words;

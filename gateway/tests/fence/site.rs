@@ -114,18 +114,26 @@ impl Site {
 
     /// `hubctl migrate COMMAND` on the site's steps and database.
     pub(crate) async fn migrate(&self, command: &str, more: &[&str]) -> Said {
+        said(self.migrate_command(command, more)).await
+    }
+
+    pub(crate) fn migrate_command(&self, command: &str, more: &[&str]) -> Command {
         let steps = self.files.path().join("steps");
-        let steps = steps.to_str().expect("text").to_owned();
-        let mut arguments = vec!["migrate", command, "--dir", &steps];
+        let steps = steps.to_str().expect("text");
+        let mut arguments = vec!["migrate", command, "--dir", steps];
         if !more.contains(&"--scope") {
             arguments.extend(["--scope", "app"]);
         }
         arguments.extend(more);
-        self.hubctl(&arguments).await
+        self.command(&arguments)
     }
 
     /// `hubctl` with these arguments.
     pub(crate) async fn hubctl(&self, arguments: &[&str]) -> Said {
+        said(self.command(arguments)).await
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.hubctl);
         command
             .args(arguments)
@@ -133,17 +141,7 @@ impl Site {
             .env("HUB_ADMIN", self.hub.admin_endpoint())
             .env("HUB_ADMIN_TOKEN_FILE", self.hub.dir().join("admin.token"))
             .env("HUB_DATABASE", &self.database);
-        let output = tokio::task::spawn_blocking(move || command.output()).await;
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = output.expect("no panic").expect("hubctl runs");
-        let text = [stdout, stderr].concat();
-        Said {
-            code: status.code(),
-            text: String::from_utf8(text).expect("text"),
-        }
+        command
     }
 
     /// Applies the expand steps that there are.
@@ -216,6 +214,20 @@ impl Said {
         for part in parts {
             assert!(self.text.contains(part), "{part:?} in {}", self.text);
         }
+    }
+}
+
+async fn said(mut command: Command) -> Said {
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.expect("no panic").expect("hubctl runs");
+    let text = [stdout, stderr].concat();
+    Said {
+        code: status.code(),
+        text: String::from_utf8(text).expect("text"),
     }
 }
 

@@ -7,6 +7,7 @@ use super::request::{Kind, Request};
 use super::{PIECE_PAUSE, PIECES};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,6 +26,19 @@ const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSoc
 pub(super) struct Pool {
     address: SocketAddr,
     idle: Mutex<Vec<Connection>>,
+    /// Idle connections on which bytes came that nobody had asked for.
+    unasked: AtomicU64,
+}
+
+/// What became of a connection that nobody used.
+#[derive(Debug, PartialEq, Eq)]
+enum Idle {
+    /// It may carry a request.
+    Ready,
+    /// The server has closed it.
+    Closed,
+    /// The server has sent something.
+    Unasked,
 }
 
 #[derive(Debug)]
@@ -50,6 +64,23 @@ impl Pool {
         Self {
             address,
             idle: Mutex::default(),
+            unasked: AtomicU64::new(0),
+        }
+    }
+
+    /// Idle connections on which bytes came that nobody had asked for: an answer too much, or an end that
+    /// was not one. Looks at those that are still idle, too, and closes them.
+    pub(super) fn unasked(&self) -> u64 {
+        let left = std::mem::take(&mut *self.idle());
+        for connection in left {
+            self.note(&connection.look());
+        }
+        self.unasked.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, idle: &Idle) {
+        if *idle == Idle::Unasked {
+            self.unasked.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -81,9 +112,11 @@ impl Pool {
                 break;
             };
             // A server may close an idle connection at any time (RFC 9112, 9.5): no failed request.
-            if !known.is_stale() {
+            let idle = known.look();
+            if idle == Idle::Ready {
                 return Ok(known);
             }
+            self.note(&idle);
         }
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
@@ -103,11 +136,12 @@ impl Pool {
 // === impl Connection ===
 
 impl Connection {
-    fn is_stale(&self) -> bool {
-        !matches!(
-            self.stream.try_read(&mut [0]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock
-        )
+    fn look(&self) -> Idle {
+        match self.stream.try_read(&mut [0]) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Idle::Ready,
+            Ok(0) | Err(_) => Idle::Closed,
+            Ok(_) => Idle::Unasked,
+        }
     }
 
     /// The answer, and whether the connection may carry another request.
@@ -284,4 +318,43 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Outcome> {
         }
     }
     Ok(Some(head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// A connection that waits in a pool, and the server's end of it.
+    async fn waits(pool: &Pool, listener: &TcpListener) -> TcpStream {
+        let connection = pool.connection().await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        pool.idle().push(connection);
+        server
+    }
+
+    async fn arrives(pool: &Pool) {
+        let connection = pool.idle().pop().unwrap();
+        connection.stream.readable().await.unwrap();
+        pool.idle().push(connection);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_nobody_asked_for_are_counted_and_a_close_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::new(listener.local_addr().unwrap());
+        let mut server = waits(&pool, &listener).await;
+        server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        arrives(&pool).await;
+        // Found by the next request, which gets a connection of its own.
+        let server = waits(&pool, &listener).await;
+        assert_eq!(pool.idle().len(), 1);
+        drop(server);
+        arrives(&pool).await;
+        let mut server = waits(&pool, &listener).await;
+        server.write_all(b"0").await.unwrap();
+        arrives(&pool).await;
+        // Found at the end.
+        assert_eq!(pool.unasked(), 2);
+    }
 }

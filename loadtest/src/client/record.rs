@@ -70,6 +70,8 @@ pub(crate) struct Record {
     pub(crate) late: u64,
     /// Sent once more over HTTP/2, because the server had said that it had not begun with them.
     pub(crate) resent: u64,
+    /// Kept connections on which bytes came that nobody had asked for; no request failed by it.
+    pub(crate) unasked: u64,
     failed: u64,
     /// Failures in words, and how often each was.
     pub(crate) why: BTreeMap<String, u64>,
@@ -167,6 +169,7 @@ impl Record {
             unsent: 0,
             late: 0,
             resent: 0,
+            unasked: 0,
             failed: 0,
             why: BTreeMap::new(),
         }

@@ -1,9 +1,10 @@
 //! The ledgers as transactions on SQLite.
 
 use super::{Embedded, unavailable};
-use crate::migration::{self, Finish, MigrationLedger, NewStep, Step, WhenRunning, Write};
-use crate::rollout::{self, Append, Entry, Found, NewEntry, RolloutLedger};
+use crate::migration::{self, Finish, MigrationLedger, NewStep, Step, WhenRunning};
+use crate::rollout::{self, Entry, Found, NewEntry, RolloutLedger};
 use crate::sql::{self, EntryRow, StepRow};
+use crate::write::Write;
 use crate::{StoreError, check};
 use async_trait::async_trait;
 use rusqlite::{Connection, Params, Row, Transaction, TransactionBehavior, params};
@@ -27,6 +28,7 @@ impl RolloutLedger for Embedded {
         expected: u64,
         entry: NewEntry,
     ) -> Result<(Entry, Instant), StoreError> {
+        let called = Instant::now();
         rollout::check_append(cluster, expected, &entry)?;
         let cluster = cluster.to_owned();
         let keep = self.history_max;
@@ -41,16 +43,13 @@ impl RolloutLedger for Embedded {
                 )?
                 .pop(),
             };
-            let entry = match rollout::decide_append(&cluster, expected, entry, found)? {
-                Append::Kept(entry) => entry,
-                Append::Write(entry) => {
-                    insert(&transaction, &entry)?;
-                    execute(&transaction, sql::ROLLOUT_PRUNE, params![cluster, keep])?;
-                    transaction.commit().map_err(unavailable)?;
-                    entry
-                }
-            };
-            Ok((entry, Instant::now()))
+            let decided = rollout::decide_append(&cluster, expected, entry, found)?;
+            let is_new = matches!(decided, Write::New(_));
+            let entry = settle(transaction, decided, |transaction, entry| {
+                insert(transaction, entry)?;
+                execute(transaction, sql::ROLLOUT_PRUNE, params![cluster, keep])
+            })?;
+            Ok((entry, if is_new { Instant::now() } else { called }))
         })
         .await
     }
@@ -60,8 +59,7 @@ impl RolloutLedger for Embedded {
     }
 
     async fn latest_all(&self) -> Result<Vec<Entry>, StoreError> {
-        self.call(|connection| entries(connection, sql::ROLLOUT_LATEST_ALL, []))
-            .await
+        self.call(|connection| newest_entries(connection)).await
     }
 
     async fn history(
@@ -98,10 +96,8 @@ impl MigrationLedger for Embedded {
         self.call(move |connection| {
             let transaction = write(connection)?;
             let steps = steps(&transaction, &step.scope)?;
-            put(
-                transaction,
-                migration::decide_begin(step, when_running, &steps)?,
-            )
+            let decided = migration::decide_begin(step, when_running, &steps)?;
+            settle(transaction, decided, put)
         })
         .await
     }
@@ -114,10 +110,8 @@ impl MigrationLedger for Embedded {
             let step = steps(&transaction, &scope)?
                 .into_iter()
                 .find(|step| step.number == number);
-            put(
-                transaction,
-                migration::decide_finish(&scope, number, finish, step)?,
-            )
+            let decided = migration::decide_finish(&scope, number, finish, step)?;
+            settle(transaction, decided, put)
         })
         .await
     }
@@ -142,6 +136,22 @@ fn write(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
     connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)
+}
+
+/// Does what was decided, and answers what is kept then.
+fn settle<T>(
+    transaction: Transaction<'_>,
+    decided: Write<T>,
+    put: impl FnOnce(&Transaction<'_>, &T) -> Result<usize, StoreError>,
+) -> Result<T, StoreError> {
+    match decided {
+        Write::Kept(kept) => Ok(kept),
+        Write::New(new) => {
+            put(&transaction, &new)?;
+            transaction.commit().map_err(unavailable)?;
+            Ok(new)
+        }
+    }
 }
 
 fn execute(
@@ -171,6 +181,10 @@ fn newest(connection: &Connection, cluster: &str) -> Result<u64, StoreError> {
     let newest: Vec<i64> = read(connection, sql::ROLLOUT_NEWEST, [cluster], |row| row.get(0))?;
     let newest = newest.first().copied().unwrap_or(0);
     u64::try_from(newest).map_err(StoreError::unavailable)
+}
+
+pub(super) fn newest_entries(connection: &Connection) -> Result<Vec<Entry>, StoreError> {
+    entries(connection, sql::ROLLOUT_LATEST_ALL, [])
 }
 
 fn entries(
@@ -228,28 +242,21 @@ fn steps(connection: &Connection, scope: &str) -> Result<Vec<Step>, StoreError> 
     rows.into_iter().map(Step::try_from).collect()
 }
 
-fn put(transaction: Transaction<'_>, write: Write) -> Result<Step, StoreError> {
-    match write {
-        Write::Kept(step) => Ok(step),
-        Write::Put(step) => {
-            execute(
-                &transaction,
-                sql::STEP_PUT,
-                params![
-                    step.scope,
-                    step.number,
-                    step.name,
-                    step.kind.as_str(),
-                    step.checksum,
-                    step.state.as_str(),
-                    step.run.to_string(),
-                    step.started_us,
-                    step.finished_us,
-                    step.detail
-                ],
-            )?;
-            transaction.commit().map_err(unavailable)?;
-            Ok(step)
-        }
-    }
+fn put(transaction: &Transaction<'_>, step: &Step) -> Result<usize, StoreError> {
+    execute(
+        transaction,
+        sql::STEP_PUT,
+        params![
+            step.scope,
+            step.number,
+            step.name,
+            step.kind.as_str(),
+            step.checksum,
+            step.state.as_str(),
+            step.run.to_string(),
+            step.started_us,
+            step.finished_us,
+            step.detail
+        ],
+    )
 }

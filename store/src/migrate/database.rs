@@ -1,6 +1,8 @@
 //! The database that is migrated: a SQLite file, or Postgres.
 
 mod executor;
+mod leftovers;
+mod run_lock;
 mod sessions;
 
 pub use sessions::Session;
@@ -11,8 +13,9 @@ use executor::{Executor, Refused};
 use refinery_core::AsyncMigrate;
 use refinery_core::error::Kind as RefineryKind;
 use refinery_core::{Migration, Runner, Target};
+use run_lock::FileLock;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -51,8 +54,14 @@ pub struct Database {
 
 enum Link {
     /// `None` only while a statement has it on another thread.
-    Embedded(Option<rusqlite::Connection>),
+    Embedded(Option<Opened>),
     Postgres(tokio_postgres::Client, JoinHandle<()>),
+}
+
+/// A SQLite file, with the lock of the run that works on it: neither goes before the other's work ends.
+struct Opened {
+    connection: rusqlite::Connection,
+    run: Option<FileLock>,
 }
 
 /// A step that the database itself says it has.
@@ -128,20 +137,7 @@ impl Database {
     /// [`MigrateError::Database`].
     pub async fn connect(location: &Location, timeouts: &Timeouts) -> Result<Self, MigrateError> {
         let link = match location {
-            Location::Embedded(path) => {
-                let connection = rusqlite::Connection::open(path)
-                    .and_then(|connection| {
-                        connection.busy_timeout(timeouts.lock)?;
-                        Ok(connection)
-                    })
-                    .map_err(|error| {
-                        failed(
-                            format!("cannot open the database {}", path.display()),
-                            error,
-                        )
-                    })?;
-                Link::Embedded(Some(connection))
-            }
+            Location::Embedded(path) => open(path, rusqlite::Connection::open(path), timeouts)?,
             Location::Postgres(text) => {
                 let mut config: tokio_postgres::Config = text
                     .parse()
@@ -163,6 +159,26 @@ impl Database {
         };
         Ok(Self {
             link,
+            timeouts: timeouts.clone(),
+        })
+    }
+
+    /// As [`Self::connect`], to look and not to run: a SQLite file that is missing is not made, and
+    /// looks like one without any step.
+    ///
+    /// # Errors
+    /// [`MigrateError::Database`].
+    pub async fn look(location: &Location, timeouts: &Timeouts) -> Result<Self, MigrateError> {
+        let Location::Embedded(path) = location else {
+            return Self::connect(location, timeouts).await;
+        };
+        let opened = if path.exists() {
+            rusqlite::Connection::open(path)
+        } else {
+            rusqlite::Connection::open_in_memory()
+        };
+        Ok(Self {
+            link: open(path, opened, timeouts)?,
             timeouts: timeouts.clone(),
         })
     }
@@ -249,20 +265,78 @@ impl Database {
         );
         let other = |error: tokio_postgres::Error| Failure::Other(Refused::from(error).to_string());
         client.batch_execute(&settings).await.map_err(other)?;
-        let names = lint::concurrent_indexes(&step.sql);
-        let invalid = client
-            .query(include_str!("database/invalid_indexes.sql"), &[&names])
-            .await
-            .map_err(other)?;
-        match invalid.first() {
+        let indexes = self.indexes(step).await.map_err(Failure::Other)?;
+        match indexes.iter().find(|index| !index.valid) {
             None => Ok(()),
             Some(index) => Err(Failure::Other(format!(
                 "an attempt that was cut off has left the invalid index {}; DROP INDEX CONCURRENTLY \
                  it, then run this step again",
-                index.get::<_, String>(0)
+                index.name
             ))),
         }
     }
+
+    /// Takes the lock that one run at a time has on this database. The end of the process lets it go.
+    ///
+    /// # Errors
+    /// [`MigrateError::Busy`], [`MigrateError::Database`].
+    pub(super) async fn begin_run(&mut self) -> Result<(), MigrateError> {
+        let cannot = "cannot take the lock of runs on this database";
+        let holder = match &mut self.link {
+            Link::Embedded(slot) => {
+                let opened = slot
+                    .as_mut()
+                    .ok_or_else(|| failed(cannot, executor::gone()))?;
+                let Some(path) = opened.connection.path().filter(|path| !path.is_empty()) else {
+                    return Ok(()); // In memory, and nobody else's.
+                };
+                match FileLock::take(Path::new(path)).map_err(|error| failed(cannot, error))? {
+                    Ok(lock) => {
+                        opened.run = Some(lock);
+                        None
+                    }
+                    Err(holder) => Some(holder),
+                }
+            }
+            Link::Postgres(client, _) => run_lock::take(client)
+                .await
+                .map_err(|error| failed(cannot, error))?,
+        };
+        holder.map_or(Ok(()), |holder| Err(MigrateError::Busy(holder)))
+    }
+
+    /// Lets the lock of [`Self::begin_run`] go. Where the database does not answer, it goes with the
+    /// connection.
+    pub(super) async fn end_run(&mut self) {
+        match &mut self.link {
+            Link::Embedded(slot) => {
+                if let Some(opened) = slot {
+                    opened.run = None;
+                }
+            }
+            Link::Postgres(client, _) => {
+                run_lock::release(client).await.ok();
+            }
+        }
+    }
+}
+
+fn open(
+    path: &Path,
+    opened: rusqlite::Result<rusqlite::Connection>,
+    timeouts: &Timeouts,
+) -> Result<Link, MigrateError> {
+    let opened = opened.and_then(|connection| {
+        connection.busy_timeout(timeouts.lock)?;
+        Ok(Opened {
+            connection,
+            run: None,
+        })
+    });
+    let what = || format!("cannot open the database {}", path.display());
+    Ok(Link::Embedded(Some(
+        opened.map_err(|error| failed(what(), error))?,
+    )))
 }
 
 impl Drop for Database {

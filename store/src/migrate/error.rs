@@ -4,6 +4,7 @@ use super::{Finding, Session};
 use crate::{Source, StoreError};
 use std::fmt;
 use thiserror::Error;
+use uuid::Uuid;
 
 /// Why a migration did not run, or did not end.
 #[derive(Debug, Error)]
@@ -11,6 +12,49 @@ pub enum MigrateError {
     /// The ledger refused, or did not answer.
     #[error("the migration ledger said no")]
     Ledger(#[from] StoreError),
+    /// A run that has died holds the step. Nothing was run.
+    #[error(
+        "step {number:04} of `{scope}` was begun by run {run} and has not ended, and no run is at work on \
+         this database any more; if it is the right database for `{scope}`, that run has died: run this \
+         again with --take-over"
+    )]
+    Abandoned {
+        /// What the ledger calls the database.
+        scope: String,
+        /// Number of the step.
+        number: u32,
+        /// The run that holds it.
+        run: Uuid,
+    },
+    /// Another run is at work on this database. Nothing was run.
+    #[error(
+        "another run is at work on this database ({0}); wait until it ends; --take-over is for runs that \
+         have died"
+    )]
+    Busy(
+        /// Who that is.
+        String,
+    ),
+    /// The step is in force, and the ledger has not heard of it.
+    #[error(
+        "step {number:04} is in force in the database, and the ledger was not told so; run this again to \
+         have it written down"
+    )]
+    Untold {
+        /// Number of the step.
+        number: u32,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
+    /// The step failed, and stays with its run.
+    #[error("{error}\n{then}")]
+    Unsettled {
+        /// Why it failed.
+        error: Box<MigrateError>,
+        /// Why that is not the end of it, and what to do.
+        then: String,
+    },
     /// The database cannot be reached or asked.
     #[error("{what}")]
     Database {
@@ -50,7 +94,8 @@ pub enum MigrateError {
         /// What the database said last.
         why: String,
     },
-    /// The step failed. Where it ran in a transaction it was rolled back.
+    /// The step failed. Where it ran in a transaction it was rolled back; else it is told what it has left
+    /// behind.
     #[error("step {number:04} failed: {why}")]
     Step {
         /// Number of the step.

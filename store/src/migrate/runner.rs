@@ -1,14 +1,12 @@
 //! The order of things: files, ledger and database agree, then one step after the other.
 
-use super::database::{self, Applied, Failure};
+mod step;
+
+use super::database::{self, Applied};
 use super::{Database, Finding, MigrateError, StepFile, lint};
-use crate::migration::{
-    Finish, Kind, MigrationLedger, NewStep, Outcome, Step, StepState, WhenRunning,
-};
-use rand::Rng;
+use crate::migration::{Kind, MigrationLedger, Step, StepState, WhenRunning};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use uuid::Uuid;
+use std::time::Duration;
 
 /// What is migrated, and how.
 #[derive(Clone, Copy)]
@@ -26,7 +24,7 @@ pub struct Run<'a> {
 /// How steps are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Where a step is running already. Default: refuse.
+    /// Where a run that is gone holds a step which the database does not have. Default: refuse.
     pub when_running: WhenRunning,
     /// The colour that contract steps must not meet, if any is being retired. Default: none, and no
     /// session is looked at.
@@ -200,6 +198,19 @@ async fn advance(
     database: &mut Database,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Report, MigrateError> {
+    // Before the look at what there is: who has the lock knows that every run before has ended.
+    database.begin_run().await?;
+    let outcome = steps(kind, run, database, progress).await;
+    database.end_run().await;
+    outcome
+}
+
+async fn steps(
+    kind: Kind,
+    run: &Run<'_>,
+    database: &mut Database,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Report, MigrateError> {
     let statuses = status(run, database).await?;
     let mut todo = Vec::new();
     let mut report = Report::default();
@@ -235,141 +246,9 @@ async fn advance(
         refuse_colour(run, database).await?;
     }
     for status in todo {
-        one(run, database, status, progress, &mut report).await?;
+        step::one(run, database, status, progress, &mut report).await?;
     }
     Ok(report)
-}
-
-async fn one(
-    run: &Run<'_>,
-    database: &mut Database,
-    status: &StepStatus,
-    progress: &mut (dyn FnMut(Progress) + Send),
-    report: &mut Report,
-) -> Result<(), MigrateError> {
-    let step = &status.step;
-    let number = step.number;
-    let id = Uuid::now_v7();
-    let begun = run.ledger.begin(
-        NewStep {
-            scope: run.scope.to_owned(),
-            number,
-            name: step.name.clone(),
-            kind: step.kind,
-            checksum: step.checksum.clone(),
-            run: id,
-            started_us: now_us(),
-        },
-        run.options.when_running,
-    );
-    if begun.await?.state == StepState::Applied {
-        // Another run was quicker.
-        return Ok(());
-    }
-    let finish = |outcome, detail| Finish {
-        run: id,
-        outcome,
-        finished_us: now_us(),
-        detail,
-    };
-    if status.standing == Standing::Unrecorded {
-        let found = finish(Outcome::Applied, "found in the database".to_owned());
-        run.ledger.finish(run.scope, number, found).await?;
-        report.adopted.push(number);
-        progress(Progress::Adopted { number });
-        return Ok(());
-    }
-    progress(Progress::Begun {
-        number,
-        name: step.name.clone(),
-    });
-    let started = Instant::now();
-    match attempts(run, database, step, progress).await {
-        Ok(attempts) => {
-            let took = started.elapsed();
-            let detail = format!("attempt {attempts}, {} ms", took.as_millis());
-            let done = finish(Outcome::Applied, detail);
-            run.ledger.finish(run.scope, number, done).await?;
-            report.applied.push(number);
-            progress(Progress::Applied { number, took });
-            Ok(())
-        }
-        Err(error) => {
-            give_up(run, database, number, id, &error).await?;
-            Err(error)
-        }
-    }
-}
-
-/// Writes down that a step is not in force. Where that is not sure, because the connection broke, it
-/// stays with its run: whoever looks has to reckon with either.
-async fn give_up(
-    run: &Run<'_>,
-    database: &mut Database,
-    number: u32,
-    id: Uuid,
-    error: &MigrateError,
-) -> Result<(), MigrateError> {
-    let Ok(history) = database.history().await else {
-        return Ok(());
-    };
-    if history.iter().any(|applied| applied.number == number) {
-        return Ok(());
-    }
-    let failed = Finish {
-        run: id,
-        outcome: Outcome::Failed,
-        finished_us: now_us(),
-        detail: error.to_string(),
-    };
-    run.ledger.finish(run.scope, number, failed).await?;
-    Ok(())
-}
-
-/// Tries until the step gets its locks, and answers how often that was.
-async fn attempts(
-    run: &Run<'_>,
-    database: &mut Database,
-    step: &StepFile,
-    progress: &mut (dyn FnMut(Progress) + Send),
-) -> Result<u32, MigrateError> {
-    let number = step.number;
-    let mut attempt = 1;
-    loop {
-        let why = match database.apply(run.steps, step).await {
-            Ok(()) => return Ok(attempt),
-            Err(Failure::Other(why)) => return Err(MigrateError::Step { number, why }),
-            Err(Failure::Locked(why)) => why,
-        };
-        // What a step outside of a transaction has left is for a person to look at.
-        if step.alone || attempt >= run.options.attempts_max {
-            return Err(MigrateError::Locked {
-                number,
-                attempts: attempt,
-                why,
-            });
-        }
-        let pause = pause(run.options, attempt, &mut rand::rng());
-        progress(Progress::Retrying {
-            number,
-            attempt,
-            pause,
-            why,
-        });
-        tokio::time::sleep(pause).await;
-        attempt += 1;
-    }
-}
-
-/// Doubles from the least to the longest pause, less up to half of it: several runs that met each
-/// other do not meet again.
-fn pause(options: &RunOptions, attempt: u32, rng: &mut impl Rng) -> Duration {
-    let doubled = options
-        .pause_min
-        .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
-    doubled
-        .min(options.pause_max)
-        .mul_f64(rng.random_range(0.5..=1.0))
 }
 
 fn standing(step: &StepFile, recorded: Option<&Step>, applied: Option<Applied>) -> Standing {
@@ -432,13 +311,6 @@ fn diverged(run: &Run<'_>, status: &StepStatus, why: &str) -> MigrateError {
     ))
 }
 
-fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
 // === impl RunOptions ===
 
 impl Default for RunOptions {
@@ -459,36 +331,5 @@ impl std::fmt::Debug for Run<'_> {
             .field("scope", &self.scope)
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{RunOptions, pause};
-    use rand::SeedableRng;
-    use std::time::Duration;
-
-    #[test]
-    fn pauses_double_up_to_their_bound_and_differ() {
-        let options = RunOptions::default();
-        let mut rng = rand::rngs::StdRng::seed_from_u64(7);
-        for (attempt, most) in [
-            (1, 200),
-            (2, 400),
-            (5, 3_200),
-            (7, 10_000),
-            (u32::MAX, 10_000),
-        ] {
-            let most = Duration::from_millis(most);
-            let pauses: Vec<_> = (0..50)
-                .map(|_| pause(&options, attempt, &mut rng))
-                .collect();
-            assert!(
-                pauses
-                    .iter()
-                    .all(|pause| *pause <= most && *pause >= most / 2)
-            );
-            assert!(pauses.windows(2).any(|two| two[0] != two[1]));
-        }
     }
 }

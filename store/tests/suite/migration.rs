@@ -139,6 +139,24 @@ pub(crate) async fn a_step_that_was_taken_over_is_not_finished_by_its_old_run(
     assert_conflict(ledger.begin(step("db", 2), WhenRunning::TakeOver).await, 0);
 }
 
+pub(crate) async fn a_step_is_taken_over_as_what_it_was_begun_as(ledger: &dyn MigrationLedger) {
+    let dead = NewStep {
+        kind: Kind::Contract,
+        ..step("db", 1)
+    };
+    begin(ledger, &dead).await.unwrap();
+    for when in [WhenRunning::TakeOver, WhenRunning::InForce] {
+        let turned = ledger.begin(step("db", 1), when).await;
+        assert_invalid(turned, "was begun as contract");
+    }
+    let heir = NewStep {
+        run: Uuid::now_v7(),
+        ..dead
+    };
+    let taken = ledger.begin(heir.clone(), WhenRunning::InForce).await;
+    assert_eq!(taken.unwrap().run, heir.run);
+}
+
 pub(crate) async fn an_applied_step_is_not_run_again(ledger: &dyn MigrationLedger) {
     let first = step("db", 1);
     let applied = apply(ledger, &first).await;

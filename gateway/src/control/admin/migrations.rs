@@ -4,6 +4,7 @@ use super::rollouts::rollouts;
 use super::{Admin, problem};
 use crate::control::audit;
 use crate::snapshot::colour_name;
+use crate::switch::driver::Rollouts;
 use crate::switch::fence::{GuardedLedger, Standing};
 use crate::switch::schema;
 use axum::Json;
@@ -32,77 +33,56 @@ struct End {
     finish: Finish,
 }
 
-pub(super) async fn list(State(admin): State<Admin>) -> Response {
-    let ledger = match rollouts(&admin) {
-        Ok(rollouts) => rollouts.migrations(),
-        Err(response) => return response,
-    };
-    let scopes = match ledger.known().await {
-        Ok(scopes) => scopes,
-        Err(error) => return refusal(&error),
-    };
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, Response> {
+    let ledger = ledger(&admin)?;
+    let scopes = ledger.known().await.map_err(|error| refusal(&error))?;
     let mut shown = Vec::with_capacity(scopes.len());
     for scope in scopes {
-        match show(ledger, &scope).await {
-            Ok(scope) => shown.push(scope),
-            Err(error) => return refusal(&error),
-        }
+        let scope = show(ledger, &scope).await;
+        shown.push(scope.map_err(|error| refusal(&error))?);
     }
-    Json(json!({ "scopes": shown })).into_response()
+    Ok(Json(json!({ "scopes": shown })).into_response())
 }
 
-pub(super) async fn one(State(admin): State<Admin>, Path(scope): Path<String>) -> Response {
-    let ledger = match rollouts(&admin) {
-        Ok(rollouts) => rollouts.migrations(),
-        Err(response) => return response,
-    };
-    match show(ledger, &scope).await {
-        Ok(scope) => Json(scope).into_response(),
-        Err(error) => refusal(&error),
-    }
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    Path(scope): Path<String>,
+) -> Result<Response, Response> {
+    let shown = show(ledger(&admin)?, &scope).await;
+    let shown = shown.map_err(|error| refusal(&error))?;
+    Ok(Json(shown).into_response())
 }
 
 pub(super) async fn begin(
     State(admin): State<Admin>,
     Path(scope): Path<String>,
     body: Bytes,
-) -> Response {
-    let ledger = match rollouts(&admin) {
-        Ok(rollouts) => rollouts.migrations(),
-        Err(response) => return response,
-    };
-    let Begin { step, when_running } = match read(&body) {
-        Ok(begin) => begin,
-        Err(response) => return response,
-    };
+) -> Result<Response, Response> {
+    let ledger = ledger(&admin)?;
+    let Begin { step, when_running } = read(&body)?;
     if step.scope != scope {
         let message = format!(
             "the path names `{scope}`, and the step is of `{}`",
             step.scope
         );
-        return problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message);
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Err(problem(status, "invalid", message));
     }
     let detail = json!({
         "scope": scope, "step": step.number, "name": step.name, "kind": step.kind, "run": step.run,
-        "take_over": when_running == WhenRunning::TakeOver,
+        "when_running": when_running,
     });
     let outcome = ledger.begin(step, when_running).await;
-    answer(&admin, "migration_begin", detail, outcome)
+    Ok(answer(&admin, "migration_begin", detail, outcome))
 }
 
 pub(super) async fn finish(
     State(admin): State<Admin>,
     Path(scope): Path<String>,
     body: Bytes,
-) -> Response {
-    let ledger = match rollouts(&admin) {
-        Ok(rollouts) => rollouts.migrations(),
-        Err(response) => return response,
-    };
-    let End { number, finish } = match read(&body) {
-        Ok(end) => end,
-        Err(response) => return response,
-    };
+) -> Result<Response, Response> {
+    let ledger = ledger(&admin)?;
+    let End { number, finish } = read(&body)?;
     let detail =
         json!({"scope": scope, "step": number, "run": finish.run, "ended": finish.outcome});
     let outcome = ledger.finish(&scope, number, finish).await;
@@ -116,7 +96,12 @@ pub(super) async fn finish(
             "a step of the migrations has ended"
         );
     }
-    answer(&admin, "migration_finish", detail, outcome)
+    Ok(answer(&admin, "migration_finish", detail, outcome))
+}
+
+#[allow(clippy::result_large_err)] // The error is the answer.
+fn ledger(admin: &Admin) -> Result<&GuardedLedger, Response> {
+    rollouts(admin).map(Rollouts::migrations)
 }
 
 #[allow(clippy::result_large_err)] // The error is the answer.

@@ -60,7 +60,7 @@ pub(super) fn rollouts(admin: &Admin) -> Result<&Rollouts, Response> {
         problem(
             StatusCode::CONFLICT,
             "no_store",
-            "rollouts and migrations are written down before they are acted on, and there is no place for that: set store.directory and start the gateway anew",
+            "rollouts and migrations are written down before they are acted on, and there is no place for that: set `directory` in the section `[store]` of the configuration, then `hubctl upgrade` brings it into force without a request lost",
         )
     })
 }
@@ -116,6 +116,7 @@ pub(super) async fn command(
     });
     match outcome {
         Ok(view) => Json(show(&admin.hub, &cluster, &view)).into_response(),
+        Err(Failure::UnknownCluster(name)) => unknown(&admin.hub, &name),
         Err(failure) => {
             let (status, code) = match &failure {
                 Failure::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown_cluster"),
@@ -141,6 +142,9 @@ pub(super) async fn history(
         Err(response) => return response,
     };
     match rollouts.history(&cluster, query.limit.unwrap_or(50)).await {
+        Ok(entries) if entries.is_empty() && !is_known(&admin.hub, &cluster) => {
+            unknown(&admin.hub, &cluster)
+        }
         Ok(entries) => {
             let entries: Vec<Value> = entries
                 .iter()
@@ -172,6 +176,37 @@ pub(super) async fn history(
             error.to_string(),
         ),
     }
+}
+
+fn is_known(hub: &Hub, cluster: &str) -> bool {
+    let snapshot = hub.snapshot();
+    let mut clusters = snapshot.config.clusters.iter();
+    clusters.any(|known| known.name == cluster)
+}
+
+/// Most clusters that are named beside one that there is not.
+const NAMED_MAX: usize = 20;
+
+fn unknown(hub: &Hub, cluster: &str) -> Response {
+    let snapshot = hub.snapshot();
+    let clusters = &snapshot.config.clusters;
+    let names: Vec<String> = clusters
+        .iter()
+        .take(NAMED_MAX)
+        .map(|known| format!("{:?}", known.name))
+        .collect();
+    let more = match clusters.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    problem(
+        StatusCode::NOT_FOUND,
+        "unknown_cluster",
+        format!(
+            "there is no cluster {cluster:?}; there are {}{more}",
+            names.join(", ")
+        ),
+    )
 }
 
 fn plan(body: &[u8]) -> Result<Plan, String> {

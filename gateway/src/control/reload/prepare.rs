@@ -4,7 +4,7 @@ use super::{Options, Outcome, Queue, load, tell_warnings};
 use crate::control::stamps::Stamps;
 use crate::front::tls;
 use crate::hub::Hub;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, colour_name};
 use crate::telemetry::AccessLog;
 use crate::telemetry::access_log::Prepared as PreparedLog;
 use crate::telemetry::metrics::{CERTIFICATES_REJECTED, RouteKey};
@@ -85,6 +85,7 @@ fn prepare_config(
     dry_run: bool,
 ) -> Result<Prepared, String> {
     let mut diff = hub_config::diff(&current.config, &config);
+    note_decided(hub, current, &config, &mut diff, dry_run);
     if !diff.needs_upgrade.is_empty() {
         return Ok(Prepared::Done(Outcome::NeedsUpgrade {
             settings: diff.needs_upgrade.clone(),
@@ -119,6 +120,33 @@ fn prepare_config(
         rotated,
         log,
     })))
+}
+
+/// Says of a changed `active` that it moves nobody, where a rollout has decided which colour is active.
+fn note_decided(
+    hub: &Hub,
+    current: &Snapshot,
+    config: &runtime::Config,
+    diff: &mut Diff,
+    dry_run: bool,
+) {
+    for cluster in &config.clusters {
+        let name = &cluster.name;
+        let mut before = current.config.clusters.iter();
+        let changed = before.any(|known| known.name == *name && known.active != cluster.active);
+        let decided = hub.switchboard.is_decided(name);
+        let Some(present) = hub.switchboard.present(name).filter(|_| changed && decided) else {
+            continue;
+        };
+        let active = colour_name(present.routing.active);
+        let why = format!(
+            "moves nobody: a rollout has decided that {active} is active, and `hubctl rollout start {name}` is what changes it"
+        );
+        if !dry_run {
+            tracing::warn!(cluster = name, active, "a changed setting `active` {why}");
+        }
+        diff.remark(&format!("cluster {name:?}.active"), &why);
+    }
 }
 
 /// Reads every listener's certificates, so that a bad one refuses the reload as a whole.

@@ -1,16 +1,19 @@
 //! Contract steps of the migrations, in turn with everything that happens to rollouts.
 
-use super::{Driver, Failure, Running};
+use super::{Driver, Failure, Running, unix_us};
 use crate::snapshot::Snapshot;
 use crate::switch::fence::{self, ActiveRange, Contract};
 use crate::switch::machine::{Event, Record};
 use crate::switch::schema;
 use hub_config::runtime::{Cluster, Colour};
-use hub_store::{Step, StoreError};
+use hub_store::{Finish, Outcome, Step, StepState, StoreError, WhenRunning, migration};
 
 impl Driver {
-    /// Lets a contract step begin, or says why not.
+    /// Lets a contract step begin, or says why not. One that nobody is there to run does not begin.
     pub(super) async fn contract(&mut self, contract: Contract) {
+        if contract.reply.is_closed() {
+            return;
+        }
         let outcome = self.begin(&contract).await;
         match &outcome {
             Ok(step) => tracing::info!(
@@ -26,15 +29,51 @@ impl Driver {
                 "a contract step of the migrations may not begin"
             ),
         }
-        // Whoever asked may have gone; the ledger says that the step has begun.
-        let _asker_gone = contract.reply.send(outcome);
+        if let Err(Ok(step)) = contract.reply.send(outcome) {
+            self.unheard(step).await;
+        }
+    }
+
+    /// Whoever asked went before they could hear that the step may run, so they do not run it. Where they
+    /// ask once more, it begins once more.
+    async fn unheard(&self, step: Step) {
+        if step.state != StepState::Running {
+            return;
+        }
+        let finish = Finish {
+            run: step.run,
+            outcome: Outcome::Failed,
+            finished_us: unix_us(),
+            detail: "nothing was run: whoever asked had gone before the answer".to_owned(),
+        };
+        let ended = self.migrations.finish(&step.scope, step.number, finish);
+        if let Err(error) = ended.await {
+            tracing::warn!(
+                scope = step.scope,
+                step = step.number,
+                run = %step.run,
+                %error,
+                "a contract step has begun that nobody runs; `hubctl migrate contract --take-over` ends it"
+            );
+        }
     }
 
     async fn begin(&mut self, contract: &Contract) -> Result<Step, StoreError> {
         let (scope, number) = (&contract.step.scope, contract.step.number);
+        let steps = self.migrations.list(scope).await?;
+        // The same call again answers the same, whatever has changed since; and what the ledger refuses
+        // must not be told to the rollouts.
+        if let Some(begun) = migration::begun(&contract.step, contract.when_running, &steps)? {
+            return Ok(begun);
+        }
+        let asks = contract.when_running != WhenRunning::InForce;
         let snapshot = self.hub.snapshot();
         let mut guarded = Vec::new();
         for (index, cluster) in fence::on(&snapshot, scope) {
+            guarded.push(cluster.name.as_str());
+            if !asks {
+                continue;
+            }
             self.may_contract(&snapshot, index, cluster, contract)
                 .map_err(|why| {
                     StoreError::Refused(format!(
@@ -42,9 +81,8 @@ impl Driver {
                         cluster.name
                     ))
                 })?;
-            guarded.push(cluster.name.as_str());
         }
-        if guarded.is_empty() {
+        if asks && guarded.is_empty() {
             return Err(StoreError::Refused(format!(
                 "no cluster names the database `{scope}`, so nobody knows who still needs what contract step {number:04} takes away; add it to `schema.scopes` of its cluster and reload"
             )));

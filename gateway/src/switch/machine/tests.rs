@@ -162,6 +162,20 @@ fn a_pause_holds_steps_forward_and_no_step_back() {
 }
 
 #[test]
+fn who_says_a_thing_twice_hears_that_it_is_known() {
+    let begun = [(1, Event::Prepared), (2, Event::GatePassed)];
+    let record = after(&plan(&[100]), &begun);
+    let told = step(&record, &Event::Contracted, NOW)
+        .expect("heard")
+        .record;
+    let again = step(&told, &Event::Contracted, NOW);
+    assert_eq!(again, Err(Refused::ContractedAlready));
+    let back = step(&record, &Event::Abort, NOW).expect("heard").record;
+    assert_eq!(back.phase.name(), Name::RollingBack);
+    assert_eq!(step(&back, &Event::Abort, NOW), Err(Refused::GoingBack));
+}
+
+#[test]
 fn behind_a_contract_step_there_is_no_way_back() {
     let begun = [
         (1, Event::Prepared),

@@ -90,7 +90,7 @@ impl Scrape {
     }
 
     /// The text format, version 0.0.4, families sorted by name.
-    pub(in crate::telemetry) fn into_text(self) -> Vec<u8> {
+    pub(crate) fn into_text(self) -> Vec<u8> {
         let families: Vec<_> = self.families.into_values().collect();
         let mut text = Vec::new();
         TextEncoder::new()

@@ -3,7 +3,7 @@
 //! Refinery has drivers of its own. Its driver of SQLite would hold rusqlite at 0.41, none of its
 //! drivers can run a step outside of a transaction, and none says why a statement was refused.
 
-use super::{HISTORY_TABLE, Link};
+use super::{HISTORY_TABLE, Link, Opened};
 use refinery_core::Migration;
 use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
 use std::fmt;
@@ -157,22 +157,26 @@ fn applied((version, name, applied_on, checksum): Row) -> Result<Migration, Refu
 /// Runs blocking work on a thread that may block. Where the caller goes away meanwhile, the work is
 /// finished, and the connection goes with it.
 async fn on_a_thread<T: Send + 'static>(
-    slot: &mut Option<rusqlite::Connection>,
+    slot: &mut Option<Opened>,
     work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, Refused> {
-    let gone = || Refused {
-        locked: false,
-        message: "the connection is gone, with a call that was given up; connect again".to_owned(),
-    };
-    let mut connection = slot.take().ok_or_else(gone)?;
+    let mut opened = slot.take().ok_or_else(gone)?;
     let joined = tokio::task::spawn_blocking(move || {
-        let answer = work(&mut connection);
-        (connection, answer)
+        let answer = work(&mut opened.connection);
+        (opened, answer)
     })
     .await;
-    let (connection, answer) = joined.map_err(|_| gone())?;
-    *slot = Some(connection);
+    let (opened, answer) = joined.map_err(|_| gone())?;
+    *slot = Some(opened);
     Ok(answer?)
+}
+
+/// A call that was given up has taken the connection with it.
+pub(super) fn gone() -> Refused {
+    Refused {
+        locked: false,
+        message: "the connection is gone, with a call that was given up; connect again".to_owned(),
+    }
 }
 
 // === impl Refused ===

@@ -5,104 +5,18 @@
     reason = "a test like any other; clippy sees tests only where the attribute stands"
 )]
 
+mod app;
+mod runs;
+
+use app::{connect, postgres, sqlite};
 use hub_store::migrate::{
-    Database, HISTORY_TABLE, Location, MigrateError, Progress, Report, Run, RunOptions, Standing,
-    StepFile, Timeouts, contract, expand, load, status,
+    Database, HISTORY_TABLE, Location, MigrateError, Progress, Run, Standing, Timeouts, expand,
 };
-use hub_store::{Embedded, Kind, Memory, MigrationLedger, Options, StepState, StoreError};
-use hub_testkit::Postgres;
+use hub_store::{Embedded, Kind, Memory, MigrationLedger, Options, StepState};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use tempfile::TempDir;
-use tokio_postgres::{Client, NoTls};
-
-/// An application with a directory of steps, one database, and the ledger.
-struct App {
-    steps: TempDir,
-    database: Database,
-    ledger: Memory,
-    options: RunOptions,
-    progress: Vec<Progress>,
-}
-
-impl App {
-    async fn new(location: &Location) -> Self {
-        Self {
-            steps: tempfile::tempdir().unwrap(),
-            database: Database::connect(location, &Timeouts::default())
-                .await
-                .unwrap(),
-            ledger: Memory::new(),
-            options: RunOptions {
-                attempts_max: 3,
-                pause_min: Duration::from_millis(1),
-                ..RunOptions::default()
-            },
-            progress: Vec::new(),
-        }
-    }
-
-    fn write(&self, file: &str, sql: &str) {
-        fs::write(self.steps.path().join(file), sql).unwrap();
-    }
-
-    fn load(&self) -> Vec<StepFile> {
-        load(self.steps.path()).unwrap()
-    }
-
-    async fn run(&mut self, kind: Kind) -> Result<Report, MigrateError> {
-        let steps = self.load();
-        let run = Run {
-            steps: &steps,
-            scope: "app",
-            ledger: &self.ledger,
-            options: &self.options,
-        };
-        let mut note = |progress| self.progress.push(progress);
-        match kind {
-            Kind::Expand => expand(&run, &mut self.database, &mut note).await,
-            Kind::Contract => contract(&run, &mut self.database, &mut note).await,
-        }
-    }
-
-    async fn standings(&mut self) -> Vec<Standing> {
-        let steps = self.load();
-        let run = Run {
-            steps: &steps,
-            scope: "app",
-            ledger: &self.ledger,
-            options: &self.options,
-        };
-        let statuses = status(&run, &mut self.database).await.unwrap();
-        statuses.iter().map(|status| status.standing).collect()
-    }
-
-    async fn states(&self) -> Vec<(u32, StepState)> {
-        let steps = self.ledger.list("app").await.unwrap();
-        steps.iter().map(|step| (step.number, step.state)).collect()
-    }
-}
-
-async fn sqlite() -> (App, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let location = Location::Embedded(directory.path().join("app.db"));
-    (App::new(&location).await, directory)
-}
-
-async fn postgres() -> Option<(App, Client, Postgres)> {
-    let server = Postgres::start()?;
-    let app = App::new(&Location::parse(&server.connection_string())).await;
-    let other = connect(&server, "app-blue").await;
-    Some((app, other, server))
-}
-
-async fn connect(server: &Postgres, name: &str) -> Client {
-    let text = format!("{} application_name={name}", server.connection_string());
-    let (client, connection) = tokio_postgres::connect(&text, NoTls).await.unwrap();
-    tokio::spawn(async move { connection.await.ok() });
-    client
-}
+use tokio_postgres::Client;
 
 /// Makes a table, and leaves a transaction open that holds a lock on it.
 async fn hold(client: &Client, lock: &str) {
@@ -118,7 +32,7 @@ async fn hold(client: &Client, lock: &str) {
 }
 
 /// What both kinds of database do alike.
-async fn expand_then_contract(app: &mut App) {
+async fn expand_then_contract(app: &mut app::App) {
     app.write(
         "0001_leads.expand.sql",
         "CREATE TABLE lead (id bigint PRIMARY KEY, old text);",
@@ -163,7 +77,7 @@ async fn expand_then_contract(app: &mut App) {
     assert_eq!(begun.count(), 4);
 }
 
-async fn a_failed_step(app: &mut App) {
+async fn a_failed_step(app: &mut app::App) {
     app.write("0001_leads.expand.sql", "CREATE TABLE lead (id bigint);");
     app.write(
         "0002_bad.expand.sql",
@@ -185,7 +99,7 @@ async fn a_failed_step(app: &mut App) {
 }
 
 /// The step itself takes the line of the history that its run wants to write.
-async fn a_step_that_cannot_be_written_down(app: &mut App) {
+async fn a_step_that_cannot_be_written_down(app: &mut app::App) {
     app.write("0001_leads.expand.sql", "CREATE TABLE lead (id bigint);");
     app.run(Kind::Expand).await.unwrap();
     let takes = format!(
@@ -202,7 +116,7 @@ async fn a_step_that_cannot_be_written_down(app: &mut App) {
     assert_eq!(app.run(Kind::Expand).await.unwrap().applied, [2]);
 }
 
-async fn a_lost_ledger(app: &mut App) {
+async fn a_lost_ledger(app: &mut app::App) {
     app.write("0001_leads.expand.sql", "CREATE TABLE lead (id bigint);");
     app.run(Kind::Expand).await.unwrap();
     app.ledger = Memory::new();
@@ -328,7 +242,7 @@ async fn nothing_runs_while_files_and_database_disagree() {
 }
 
 #[tokio::test]
-async fn a_step_that_another_run_holds_is_left_alone() {
+async fn a_step_of_a_run_that_has_died_is_left_alone_unless_it_is_taken_over() {
     let (mut app, _keep) = sqlite().await;
     app.write("0001_leads.expand.sql", "CREATE TABLE lead (id bigint);");
     let steps = app.load();
@@ -345,7 +259,8 @@ async fn a_step_that_another_run_holds_is_left_alone() {
     app.ledger.begin(theirs, refuse).await.unwrap();
     let error = app.run(Kind::Expand).await.unwrap_err();
     assert!(
-        matches!(error, MigrateError::Ledger(StoreError::Held { .. })),
+        matches!(&error, MigrateError::Abandoned { number: 1, .. })
+            && error.to_string().contains("--take-over"),
         "{error:?}"
     );
     assert_eq!(app.standings().await, [Standing::Running]);
@@ -488,7 +403,14 @@ async fn an_index_is_built_concurrently_while_the_table_is_written() {
         "CREATE UNIQUE INDEX CONCURRENTLY lead_id ON lead (id);",
     );
     let error = app.run(Kind::Expand).await.unwrap_err();
-    assert!(error.to_string().contains("23505"), "{error}");
+    assert!(
+        error.to_string().contains("23505")
+            && error
+                .to_string()
+                .contains("left the invalid index lead_id behind"),
+        "{error}"
+    );
+    assert!(app.detail(3).await.contains("invalid index lead_id"));
     let error = app.run(Kind::Expand).await.unwrap_err();
     assert!(
         error.to_string().contains("the invalid index lead_id"),
@@ -623,7 +545,11 @@ async fn a_step_whose_connection_breaks_stays_with_its_run_since_nobody_knows_wh
     );
     let error = app.run(Kind::Expand).await.unwrap_err();
     assert!(
-        matches!(error, MigrateError::Step { number: 1, .. }),
+        matches!(&error, MigrateError::Unsettled { .. })
+            && error.to_string().contains("step 0001 failed")
+            && error
+                .to_string()
+                .contains("whether it is in force cannot be seen"),
         "{error}"
     );
     assert_eq!(app.states().await, [(1, StepState::Running)]);
