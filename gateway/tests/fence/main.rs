@@ -5,3 +5,4 @@ mod documents;
 mod live;
 mod postgres;
 mod site;
+mod start;

@@ -32,6 +32,11 @@ impl Driver {
 
     async fn begin(&mut self, contract: &Contract) -> Result<Step, StoreError> {
         let (scope, number) = (&contract.step.scope, contract.step.number);
+        if let Some(who) = self.predecessors.told() {
+            return Err(StoreError::Refused(format!(
+                "contract step {number:04} of `{scope}` may not run: {who}; nobody here knows which colours those are on"
+            )));
+        }
         let snapshot = self.hub.snapshot();
         let mut guarded = Vec::new();
         for (index, cluster) in fence::on(&snapshot, scope) {
