@@ -109,6 +109,10 @@ fn serve(config: PathBuf, ready_file: Option<PathBuf>) -> ExitCode {
             eprintln!("{problems}");
             ExitCode::from(EXIT_CONFIG)
         }
+        Err(failure @ run::Failure::Schema(_)) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(EXIT_CONFIG)
+        }
         Err(run::Failure::System(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(EXIT_SYSTEM)

@@ -1,5 +1,6 @@
 //! From a configuration file to a serving process, and from SIGTERM to its end.
 
+mod begin;
 mod drain;
 mod operate;
 mod probe;
@@ -12,22 +13,23 @@ use crate::front::tls::ListenerTls;
 use crate::hub::{Hub, Shared};
 use crate::lifecycle::Lifecycle;
 use crate::limit::Limiter;
-use crate::service::{self, activation::Inherited, notify::Notifier, watchdog};
+use crate::service::{self, activation::Inherited, notify::Notifier};
 use crate::snapshot::Snapshot;
+use crate::switch::admission;
 use crate::switch::driver::{self, Found};
 use crate::switch::metrics::RolloutMetrics;
 use crate::switch::traffic::Switchboard;
 use crate::telemetry::{
     self, AccessLog, Metrics, ProcessLog, Refusals, TenantGate, UpstreamMetrics,
 };
-use crate::upgrade::{AdminPort, Predecessors, Program, Takeover};
+use crate::upgrade::{Predecessors, Program, Takeover};
 use anyhow::{Context, anyhow};
+use begin::Begun;
 use hub_config::Problems;
 use hub_config::runtime::{Config, LogLevel};
 use hub_store::Embedded;
-use operate::{Ends, Nudges, Operation};
+use operate::{Nudges, Operation};
 use parking_lot::Mutex;
-use rustix::fd::OwnedFd;
 use serve::Server;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +41,8 @@ use tokio::runtime::Runtime;
 pub enum Failure {
     /// The configuration holds mistakes; nothing was bound.
     Config(Problems),
+    /// The configuration sends clients to colours that cannot run on their databases; nothing was served.
+    Schema(Vec<String>),
     /// The system refused something.
     System(anyhow::Error),
 }
@@ -47,6 +51,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Config(problems) => write!(f, "{problems}"),
+            Self::Schema(problems) => write!(f, "{}", problems.join("\n")),
             Self::System(error) => write!(f, "{error:#}"),
         }
     }
@@ -105,16 +110,30 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     };
     let mut takeover = control.block_on(Takeover::from_env())?;
     let inherited = inherited.map_err(anyhow::Error::from);
-    let started = inherited.map_err(Failure::from).and_then(|inherited| {
-        let (prepared, admin) = prepare(file, inherited, log, takeover.as_mut(), &control)?;
-        let admin = control.block_on(start(&prepared, admin, takeover.as_mut()))?;
-        Ok((prepared, admin))
-    });
+    let started = inherited
+        .map_err(Failure::from)
+        .and_then(|inherited| prepare(file, inherited, log, takeover.as_mut(), &control));
     let (started, admin) = match started {
         Ok(started) => started,
         Err(failure) => {
             if let Some(takeover) = &takeover {
                 control.block_on(takeover.give_up(&failure.to_string()));
+            }
+            return Err(failure);
+        }
+    };
+    let predecessors = Predecessors::default();
+    let begun = control.block_on(begin::begin(
+        &started,
+        admin,
+        takeover.as_mut(),
+        &predecessors,
+    ));
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(failure) => {
+            if let Some(takeover) = &takeover {
+                control.block_on(begin::withdraw(&started.hub, takeover, &failure));
             }
             return Err(failure);
         }
@@ -129,33 +148,27 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
     } = started;
     let attend = service::attend(Arc::clone(&hub), data.handle().clone());
     let errands = server.errands(data.handle());
-    let served: anyhow::Result<()> = control.block_on(async {
-        // All that may fail comes before the other process lets go.
-        let ends = Ends::new().context("cannot listen for signals")?;
-        let (admin_socket, kept) = admin;
-        let admin_port = AdminPort::new(&admin_socket, kept).context("admin API")?;
-        let predecessors = Predecessors::default();
-        let handed = match takeover {
-            Some(takeover) => Some(takeover.serving(&predecessors).await?),
-            None => None,
-        };
-        let operation = Operation {
-            hub,
-            program,
-            ready_file,
-            reloader,
-            admin_socket,
-            admin_port,
-            store,
-            errands,
-            predecessors,
-            handed,
-            nudges,
-            ends,
-        };
-        operation.run(attend).await
-    });
-    served?;
+    let Begun {
+        admin_socket,
+        admin_port,
+        handed,
+        ends,
+    } = begun;
+    let operation = Operation {
+        hub,
+        program,
+        ready_file,
+        reloader,
+        admin_socket,
+        admin_port,
+        store,
+        errands,
+        predecessors,
+        handed,
+        nudges,
+        ends,
+    };
+    control.block_on(operation.run(attend))?;
     // Requests that are still running after the drain's time are cut here.
     data.shutdown_background();
     control.shutdown_background();
@@ -179,7 +192,7 @@ fn prepare(
     let (listeners, promised) = bind(&config, &metrics, &mut inherited, takeover.as_deref_mut())?;
     let admin = bind_admin(&config, &mut inherited, takeover.as_deref_mut())?;
     inherited.finish().map_err(anyhow::Error::from)?;
-    if let Some(takeover) = takeover {
+    if let Some(takeover) = takeover.as_deref() {
         takeover.finish()?;
     }
     let shared = Shared {
@@ -211,6 +224,11 @@ fn prepare(
         .map(|directory| open_store(directory, &shared, control))
         .transpose()?;
     let first = Snapshot::build(config, None, &shared);
+    if let Some((store, _)) = &store {
+        let follows = takeover.map(|takeover| takeover.active());
+        let admitted = admission::first(&first, &shared.switchboard, store, follows);
+        control.block_on(admitted).map_err(Failure::Schema)?;
+    }
     let lifecycle = Arc::new(Lifecycle::new(manager));
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));
     hub.after_swap(None, &hub.snapshot(), &[], None);
@@ -232,66 +250,6 @@ fn prepare(
         promised,
     };
     Ok((prepared, admin))
-}
-
-/// Starts to take connections. Where another process serves, proves itself before and afterwards. The admin
-/// API's socket, and whether a service manager keeps it.
-async fn start(
-    prepared: &Prepared,
-    admin: Admin,
-    takeover: Option<&mut Takeover>,
-) -> Result<(AdminSocket, bool), Failure> {
-    let Prepared {
-        hub,
-        server,
-        data,
-        promised,
-        ..
-    } = prepared;
-    let is_taken_over = takeover.is_some();
-    let mut sockets = Vec::new();
-    if let Some(takeover) = takeover {
-        let asked = probe::ask_ourselves(hub, server, data.handle()).await;
-        asked.map_err(|why| anyhow!(why))?;
-        let listeners = hub.listeners.iter().enumerate();
-        let bound = listeners.filter(|(index, _)| !promised.contains(index));
-        let bound = bound.map(|(_, listener)| listener.name.clone()).collect();
-        let hash = hub.snapshot().config.hash.to_string();
-        sockets = takeover.ready(hash, bound).await?;
-    }
-    let mut sockets = sockets.into_iter();
-    for index in promised {
-        let socket: OwnedFd = sockets.next().context("a socket is missing")?;
-        let listener = &hub.listeners[*index];
-        listener
-            .receive(socket)
-            .with_context(|| format!("listener `{}`", listener.name))?;
-    }
-    let admin = match admin {
-        Admin::Here(socket, kept) => (socket, kept),
-        Admin::Promised(kept) => {
-            let socket = sockets
-                .next()
-                .context("the admin API's socket is missing")?;
-            let address = &hub.snapshot().config.admin.address;
-            (AdminSocket::received(socket, address), kept)
-        }
-    };
-    for (index, bound) in hub.listeners.iter().enumerate() {
-        // Until the other process lets go.
-        bound.share(is_taken_over);
-        let serve = server.listen(index, bound, hub.lifecycle().stop());
-        data.spawn(serve.with_context(|| format!("listener `{}`", bound.name))?);
-    }
-    hub.snapshot()
-        .clusters
-        .start_health_checks(&tokio::runtime::Handle::current());
-    if is_taken_over {
-        watchdog::take_turns(hub).await.map_err(|name| {
-            anyhow!("listener `{name}` takes no connection of this process's own")
-        })?;
-    }
-    Ok(admin)
 }
 
 /// Binds every listener that is not handed over, and tells which are promised.

@@ -2,9 +2,10 @@
 //!
 //! [`machine`] decides, purely; [`driver`] writes decisions down and does what they say; [`traffic`] is
 //! who gets which colour; [`gate`] tells whether the new colour may be tried, [`watch`] and [`judge`] whether
-//! it is worse, and [`metrics`] what came of it. [`budget`] bounds second tries on the old colour; [`schema`]
-//! and [`fence`] keep rollouts and migrations of databases from breaking each other.
+//! it is worse, and [`metrics`] what came of it. [`budget`] bounds second tries on the old colour; [`schema`],
+//! [`admission`] and [`fence`] keep rollouts and migrations of databases from breaking each other.
 
+pub(crate) mod admission;
 pub mod budget;
 pub mod decided;
 pub mod driver;

@@ -28,7 +28,7 @@ mod upgrade;
 
 use super::audit;
 use super::explain::{self, Question};
-use super::reload::{Options, Outcome, Reloader, Trigger, unix_seconds};
+use super::reload::{NotNow, Options, Outcome, Reloader, Trigger, unix_seconds};
 use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::snapshot::{Snapshot, colour_name};
@@ -583,14 +583,18 @@ async fn reload(
         allow_removals: query.allow_removals,
     };
     match admin.reloader.reload(Trigger::Admin, options).await {
-        Err(busy) => {
+        Err(refused) => {
             let hub = Arc::clone(&admin.hub);
             let action = super::reload::action(query.dry_run);
+            let (status, code) = match refused {
+                NotNow::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy"),
+                NotNow::Upgrading => (StatusCode::CONFLICT, "upgrade_under_way"),
+            };
             tokio::task::spawn_blocking(move || {
-                let detail = json!({"outcome": "busy"});
+                let detail = json!({ "outcome": code });
                 audit::write(&hub.snapshot().config.admin, "admin", action, &detail);
             });
-            problem(StatusCode::TOO_MANY_REQUESTS, "busy", busy.to_string())
+            problem(status, code, refused.to_string())
         }
         Ok(outcome) => {
             let status = match &outcome {

@@ -5,7 +5,10 @@
 //! processors. A reload that fails at any step changes nothing.
 
 mod prepare;
+mod queue;
 mod worker;
+
+pub(crate) use queue::HeldReloads;
 
 use super::stamps::Stamps;
 use crate::hub::Hub;
@@ -14,16 +17,14 @@ use crate::switch::fence::GuardedLedger;
 use crate::telemetry::ReloadOutcome;
 use hub_config::{Diff, Loader, Problems, runtime};
 use hub_plugins::Catalog;
-use parking_lot::{Condvar, Mutex};
+use queue::{Batch, Job, QUEUE, Queue};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::oneshot;
 use worker::Worker;
 
-/// Callers that may wait for an outcome; more are told to try again.
-const QUEUE: usize = 8;
 /// Problems that the log names; the answer to whoever asked has all of them.
 const PROBLEMS_LOGGED: usize = 10;
 
@@ -111,27 +112,10 @@ pub struct Options {
     pub allow_removals: bool,
 }
 
-struct Job {
-    trigger: Trigger,
-    options: Options,
-    done: oneshot::Sender<Outcome>,
-}
-
 /// Asks the reload thread for reloads.
 #[derive(Clone, Debug)]
 pub struct Reloader {
     queue: Arc<Queue>,
-}
-
-/// What the reload thread was asked for and has not begun.
-#[derive(Debug, Default)]
-struct Queue {
-    asked: Mutex<Asked>,
-    wake: Condvar,
-    /// Every file of the last load, good or not, as that load read it.
-    read: Mutex<Stamps>,
-    /// What colours may come into use, where there is a store.
-    fence: OnceLock<Fence>,
 }
 
 /// The ledger of migrations, and where to ask it.
@@ -141,27 +125,16 @@ struct Fence {
     ledger: GuardedLedger,
 }
 
-#[derive(Debug, Default)]
-struct Asked {
-    /// Nobody waits for the outcome of this one, so one stands for any number.
-    nudge: Option<Trigger>,
-    jobs: Vec<Job>,
-    /// Snapshots that others have replaced, to be freed.
-    retired: Vec<Arc<Snapshot>>,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job")
-            .field("trigger", &self.trigger)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The reload thread cannot take the request now.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("too many reloads are waiting; try again when they are done")]
-pub struct Busy;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotNow {
+    /// The queue is full.
+    #[error("too many reloads are waiting; try again when they are done")]
+    Busy,
+    /// Another process may be about to serve, by the files as they are.
+    #[error("an upgrade of the gateway is under way; reload again when it is over")]
+    Upgrading,
+}
 
 impl Reloader {
     /// Starts the reload thread. `began` is when the process began to read the configuration in force.
@@ -196,6 +169,12 @@ impl Reloader {
         let _said = self.queue.fence.set(Fence { runtime, ledger });
     }
 
+    /// Lets the reload that is at work end, and none begin. Nudges wait; who would wait for an outcome is told
+    /// to come again.
+    pub(crate) async fn hold(&self) -> HeldReloads {
+        HeldReloads::hold(&self.queue).await
+    }
+
     /// Has a snapshot freed that is no longer in force, once nobody holds it.
     pub(crate) fn retire(&self, snapshot: Arc<Snapshot>) {
         self.queue.asked.lock().retired.push(snapshot);
@@ -203,12 +182,15 @@ impl Reloader {
     }
 
     /// Reloads, or only says what a reload would do, and waits for the outcome.
-    pub async fn reload(&self, trigger: Trigger, options: Options) -> Result<Outcome, Busy> {
+    pub async fn reload(&self, trigger: Trigger, options: Options) -> Result<Outcome, NotNow> {
         let (done, outcome) = oneshot::channel();
         {
             let mut asked = self.queue.asked.lock();
+            if asked.held {
+                return Err(NotNow::Upgrading);
+            }
             if asked.jobs.len() == QUEUE {
-                return Err(Busy);
+                return Err(NotNow::Busy);
             }
             asked.jobs.push(Job {
                 trigger,
@@ -217,72 +199,13 @@ impl Reloader {
             });
         }
         self.queue.wake.notify_one();
-        outcome.await.map_err(|_| Busy)
+        // It is dropped where another process has taken over.
+        outcome.await.map_err(|_| NotNow::Upgrading)
     }
 
     /// Every file of the last load, good or not, as that load read it.
     pub(super) fn files_read(&self) -> Stamps {
         self.queue.read.lock().clone()
-    }
-}
-
-// === impl Queue ===
-
-impl Queue {
-    /// What is to be done next: all reloads that wait, since one load answers all of them, or else all
-    /// dry runs. `None` where nothing comes within `longest`,
-    /// or where there are retired snapshots to be taken.
-    fn next(&self, longest: Option<Duration>) -> Option<Batch> {
-        let mut asked = self.asked.lock();
-        while asked.nudge.is_none() && asked.jobs.is_empty() {
-            if !asked.retired.is_empty() {
-                return None;
-            }
-            match longest {
-                None => self.wake.wait(&mut asked),
-                Some(longest) => {
-                    if self.wake.wait_for(&mut asked, longest).timed_out() {
-                        return None;
-                    }
-                }
-            }
-        }
-        let nudge = asked.nudge.take();
-        let is_reload = |job: &Job| !job.options.dry_run;
-        let dry_run = nudge.is_none() && !asked.jobs.iter().any(is_reload);
-        let allows = |job: &Job| job.options.dry_run == dry_run && job.options.allow_removals;
-        let options = Options {
-            dry_run,
-            allow_removals: asked.jobs.iter().any(allows),
-        };
-        let jobs = asked.jobs.extract_if(.., |job| job.options == options);
-        Some(Batch {
-            jobs: jobs.collect(),
-            nudge,
-            options,
-        })
-    }
-}
-
-impl Queue {
-    /// Snapshots that others have replaced.
-    fn take_retired(&self) -> Vec<Arc<Snapshot>> {
-        std::mem::take(&mut self.asked.lock().retired)
-    }
-}
-
-/// Requests that one load answers.
-#[derive(Debug)]
-struct Batch {
-    nudge: Option<Trigger>,
-    jobs: Vec<Job>,
-    options: Options,
-}
-
-impl Batch {
-    fn trigger(&self) -> Trigger {
-        let asked = self.jobs.iter().map(|job| job.trigger).next();
-        asked.or(self.nudge).unwrap_or(Trigger::Admin)
     }
 }
 
@@ -379,52 +302,4 @@ pub(super) fn action(dry_run: bool) -> &'static str {
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn job(dry_run: bool) -> Job {
-        Job {
-            trigger: Trigger::Admin,
-            options: Options {
-                dry_run,
-                allow_removals: false,
-            },
-            done: oneshot::channel().0,
-        }
-    }
-
-    #[test]
-    fn one_load_answers_all_that_wait_for_one() {
-        let reloader = Reloader {
-            queue: Arc::default(),
-        };
-        for _ in 0..QUEUE {
-            reloader.nudge(Trigger::Signal);
-        }
-        reloader.nudge(Trigger::FileChange);
-        let jobs = [job(true), job(false), job(true), job(false)];
-        reloader.queue.asked.lock().jobs.extend(jobs);
-        let next = || reloader.queue.next(Some(Duration::ZERO));
-        let batch = next().expect("a reload");
-        assert_eq!((batch.jobs.len(), batch.options.dry_run), (2, false));
-        assert_eq!(batch.nudge, Some(Trigger::Signal));
-        let batch = next().expect("a dry run");
-        assert_eq!((batch.jobs.len(), batch.options.dry_run), (2, true));
-        assert!(next().is_none());
-    }
-
-    #[test]
-    fn dry_runs_that_fill_the_queue_hide_no_nudge() {
-        let reloader = Reloader {
-            queue: Arc::default(),
-        };
-        let jobs = (0..QUEUE).map(|_| job(true));
-        reloader.queue.asked.lock().jobs.extend(jobs);
-        reloader.nudge(Trigger::FileChange);
-        let batch = reloader.queue.next(None).expect("a reload");
-        assert!(!batch.options.dry_run && batch.jobs.is_empty());
-    }
 }

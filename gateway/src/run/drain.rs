@@ -1,9 +1,11 @@
-//! The ways out: a drain, after a signal, and a hand-over, after which a drain comes, too.
+//! The ways out: a drain, after a signal; a hand-over, after which a drain comes, too; and for a process that
+//! was to take over and does not, to withdraw.
 
 use crate::front::listener::BoundListener;
 use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::service;
+use crate::upgrade::WITHDRAW_IDLE_MAX;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,10 +26,37 @@ async fn first_requests(hub: &Hub, ends: Instant) {
     }
 }
 
-/// After another process has taken over: waits until nobody is left here, `grace` at most. Connections of
-/// HTTP/1 are closed with their next answer and not before, because a client that is about to ask on one
-/// that is idle would find it closed, and could not know whether it was heard.
+/// After another process has taken over: waits until nobody is left here, `grace` at most.
 pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
+    let connections = left_within(hub, grace).await;
+    if connections == 0 {
+        tracing::info!("nobody is left here");
+        return;
+    }
+    tracing::warn!(
+        connections,
+        in_flight = hub.lifecycle().in_flight(),
+        "the grace after the upgrade is over; what is left is cut"
+    );
+}
+
+/// The way out of a process that took connections beside another one, which goes on without it: no new ones,
+/// and those that are there as after a hand-over, for a few seconds; then requests alone, as in a drain.
+pub(super) async fn withdraw(hub: &Hub) {
+    // The other process speaks for the service.
+    hub.lifecycle().service().silence();
+    hub.listeners.iter().for_each(|one| one.close());
+    hub.lifecycle().advance(Phase::HandedOver);
+    let connections = left_within(hub, WITHDRAW_IDLE_MAX).await;
+    tracing::info!(connections, "withdrawing: requests are finished");
+    hub.lifecycle().advance(Phase::Draining);
+    finish(hub, hub.snapshot().config.gateway.drain_timeout).await;
+}
+
+/// Connections that are left when nobody is, or after `grace`. Those of HTTP/1 are closed with their next
+/// answer and not before, because a client that is about to ask on one that is idle would find it closed,
+/// and could not know whether it was heard.
+async fn left_within(hub: &Hub, grace: Duration) -> usize {
     let ends = Instant::now() + grace;
     let is_left = |one: &Arc<BoundListener>| {
         one.connections() > 0 || one.fresh_connections() > 0 || one.http2_connections() > 0
@@ -37,20 +66,11 @@ pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
     loop {
         let left = hub.listeners.iter().any(is_left) || hub.lifecycle().in_flight() > 0;
         if !left {
-            tracing::info!("nobody is left here");
-            return;
+            return 0;
         }
         if Instant::now() >= ends {
-            tracing::warn!(
-                connections = hub
-                    .listeners
-                    .iter()
-                    .map(|one| one.connections())
-                    .sum::<usize>(),
-                in_flight = hub.lifecycle().in_flight(),
-                "the grace after the upgrade is over; what is left is cut"
-            );
-            return;
+            let connections = hub.listeners.iter().map(|one| one.connections());
+            return connections.sum::<usize>().max(1);
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -74,6 +94,11 @@ pub(super) async fn drain(hub: &Hub, notice: Duration, longest: Duration) {
         "draining: no new connections"
     );
     service::draining(hub);
+    finish(hub, longest).await;
+}
+
+/// Waits for the last request and its answer, `longest` at most.
+async fn finish(hub: &Hub, longest: Duration) {
     let ends = Instant::now() + longest;
     first_requests(hub, ends).await;
     let longest = ends.saturating_duration_since(Instant::now());

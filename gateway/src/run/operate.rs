@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Longest wait for the access log's last lines.
-const LAST_LINES: Duration = Duration::from_secs(2);
+pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
 /// What processes that drain behind this one may take beyond their drain, when all are told to end.
 const PREDECESSORS_END: Duration = Duration::from_secs(5);
 
@@ -82,14 +82,15 @@ impl Operation {
         let admin_address = admin_port.address();
         let rollouts = store.map(|(store, found)| {
             let (hub, reloader, store) = (Arc::clone(&hub), reloader.clone(), Arc::new(store));
-            let migrations = Arc::clone(&store);
-            Rollouts::start(hub, reloader, errands, store, migrations, found)
+            let predecessors = predecessors.clone();
+            Rollouts::start(hub, reloader, errands, store, found, predecessors)
         });
         let upgrader = Upgrader::new(
             Arc::clone(&hub),
             program,
             admin_port,
             rollouts.clone(),
+            reloader.clone(),
             predecessors.clone(),
             handed.as_ref(),
         );
@@ -99,26 +100,24 @@ impl Operation {
             rollouts,
             upgrader.clone(),
         );
+        // First, so that nobody hears in between that nobody is ready.
+        hub.lifecycle().advance(Phase::Serving);
         tokio::spawn(async move {
             if let Err(error) = admin.serve(admin_socket).await {
                 tracing::error!(%error, "the admin API ended");
             }
         });
         let watching = tokio::spawn(watch_files(Arc::clone(&hub), reloader.clone()));
-        hub.lifecycle().advance(Phase::Serving);
         match announce(&hub, &admin_address, ready_file.as_deref()) {
             // Nobody else serves any more, so this is no reason to end.
             Err(error) if handed.is_some() => tracing::error!("{error:#}"),
             announced => announced?,
         }
-        let listeners = hub.listeners.clone();
-        tokio::spawn(async move {
-            if let Some(handed) = handed {
-                handed.parted().await;
-                listeners.iter().for_each(|one| one.share(false));
-            }
-            attend.await;
-        });
+        if handed.is_some_and(|handed| handed.reload) {
+            reloader.nudge(ReloadTrigger::Signal);
+        }
+        hub.listeners.iter().for_each(|one| one.share(false));
+        tokio::spawn(attend);
 
         let end = serve(&hub, &reloader, &upgrader, &mut nudges, &mut ends).await;
         upgrader.stop().await;
@@ -236,7 +235,7 @@ impl Ends {
         })
     }
 
-    async fn recv(&mut self) {
+    pub(super) async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -108,7 +108,7 @@ impl Notifier {
         }
     }
 
-    /// True once [`Notifier::hand_over`] was called.
+    /// True once [`Notifier::hand_over`] or [`Notifier::silence`] was called.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Acquire)
     }
@@ -117,6 +117,11 @@ impl Notifier {
     /// every process of a service would take what this one has to say for the other's.
     pub fn hand_over(&self, pid: u32) {
         self.tell(&[Word::MainPid(pid)]);
+        self.silence();
+    }
+
+    /// Tells nothing any more.
+    pub fn silence(&self) {
         self.silent.store(true, Ordering::Release);
     }
 }

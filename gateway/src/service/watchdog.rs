@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a start may wait until each listener has taken a connection.
@@ -234,13 +235,18 @@ async fn knock(bound: &BoundListener, ends: Instant) -> Knock {
 /// `Err` names one that takes none. One that cannot be reached from its own host is told in the log.
 pub(crate) async fn take_turns(hub: &Hub) -> Result<(), String> {
     let ends = Instant::now() + START_MAX;
+    let mut turns = JoinSet::new();
     for bound in &hub.listeners {
         let watched = Watched {
             bound: Arc::clone(bound),
             seen: 0,
             reach: Reach::Reachable,
         };
-        match watched.answer(ends, SHARED_KNOCK_MAX).await {
+        // All at once: each may take some knocks, and together a hundred would take too long.
+        turns.spawn(async move { (watched.answer(ends, SHARED_KNOCK_MAX).await, watched.bound) });
+    }
+    for (answer, bound) in turns.join_all().await {
+        match answer {
             Knock::Taken | Knock::Impossible => {}
             Knock::Unanswered => return Err(bound.name.clone()),
             Knock::Silent | Knock::Refused => tracing::warn!(

@@ -5,7 +5,8 @@
 
 mod contract;
 
-use super::fence::{self, Contract, Documents, GuardedLedger};
+use super::admission::{self, Documents};
+use super::fence::{Contract, GuardedLedger};
 use super::gate::{self, Check};
 use super::judge::{Bench, Ruling};
 use super::machine::{self, Action, Durable, Event, Micros, Name, Phase, Record, Refused};
@@ -17,6 +18,7 @@ use crate::hub::Hub;
 use crate::lanes::general::errand::Errands;
 use crate::snapshot::colour_name;
 use crate::stages::Target;
+use crate::upgrade::Predecessors;
 use hub_config::runtime::{Colour, TenantIndex};
 use hub_store::{MigrationLedger, NewEntry, RolloutLedger, StoreError};
 use parking_lot::Mutex;
@@ -70,6 +72,9 @@ pub enum Failure {
     /// Another process is about to decide.
     #[error("an upgrade of the gateway is under way; try again when it is over")]
     Upgrading,
+    /// Other processes of the gateway still send their clients by a routing of their own.
+    #[error("{0}")]
+    Draining(String),
 }
 
 /// Commands rollouts and shows them.
@@ -137,6 +142,8 @@ struct Driver {
     began: Instant,
     /// Held for each decision.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Their requests are on colours, too, and are not counted here.
+    predecessors: Predecessors,
 }
 
 struct Running {
@@ -194,27 +201,31 @@ pub async fn find(
 // === impl Rollouts ===
 
 impl Rollouts {
-    /// Starts the driver on the present runtime. `found` is what [`find`] found.
-    pub(crate) fn start(
+    /// Starts the driver on the present runtime, over a store. `found` is what [`find`] found in it;
+    /// `predecessors` are processes whose clients may be on any colour.
+    pub(crate) fn start<S: RolloutLedger + MigrationLedger + 'static>(
         hub: Arc<Hub>,
         reloader: Reloader,
         errands: Errands,
-        ledger: Arc<dyn RolloutLedger>,
-        migrations: Arc<dyn MigrationLedger>,
+        store: Arc<S>,
         found: Vec<Found>,
+        predecessors: Predecessors,
     ) -> Self {
+        let ledger: Arc<dyn RolloutLedger> = Arc::clone(&store) as _;
+        let migrations: Arc<dyn MigrationLedger> = store;
         let (commands, queue) = mpsc::channel(QUEUE);
         let (contracts, contract_queue) = mpsc::channel(QUEUE);
         let held: Arc<AtomicBool> = Arc::default();
+        let turn = Arc::default();
         let guarded = GuardedLedger::new(
             Arc::clone(&hub),
             Arc::clone(&migrations),
             contracts,
             Arc::clone(&held),
+            Arc::clone(&turn),
         );
         reloader.guard(tokio::runtime::Handle::current(), guarded.clone());
         let (views, ledger) = (Arc::default(), Ledger(ledger));
-        let turn = Arc::default();
         let mut driver = Driver {
             hub,
             reloader,
@@ -226,6 +237,7 @@ impl Rollouts {
             clusters: BTreeMap::new(),
             began: Instant::now(),
             turn: Arc::clone(&turn),
+            predecessors,
         };
         // Who asks at once is told where they stand, not that there are none.
         for one in &found {
@@ -480,6 +492,11 @@ impl Driver {
         if let Event::Start(plan) = event {
             let known = known.ok_or_else(|| Failure::UnknownCluster(cluster.to_owned()))?;
             plan.check().map_err(Failure::Plan)?;
+            if let Some(who) = self.predecessors.told() {
+                return Err(Failure::Draining(format!(
+                    "{who}; a rollout would be judged without their clients, and could let a colour go that those are on"
+                )));
+            }
             let running = self
                 .clusters
                 .entry(cluster.to_owned())
@@ -567,7 +584,7 @@ impl Driver {
                     let outcome = match prepared(&hub, &cluster, colour) {
                         Ok(()) => {
                             let documents = Documents::Later;
-                            fence::admit(&hub, &*migrations, &cluster, colour, documents).await
+                            admission::admit(&hub, &*migrations, &cluster, colour, documents).await
                         }
                         refused => refused,
                     };
@@ -634,17 +651,23 @@ impl Driver {
                 }
             }
             Action::AwaitDrain(colour) => {
-                let hub = Arc::clone(&self.hub);
+                let (hub, predecessors) = (Arc::clone(&self.hub), self.predecessors.clone());
                 let (cluster, colour) = (cluster.to_owned(), *colour);
                 running.tasks.spawn(async move {
+                    predecessors.all_ended().await;
                     hub.switchboard.drained(&cluster, colour).await;
                     send(&answers, cluster, Event::Drained { epoch, colour }).await;
                 });
             }
             Action::Release(colour) => {
                 let (hub, errands) = (Arc::clone(&self.hub), self.errands.clone());
+                let (predecessors, cluster) = (self.predecessors.clone(), cluster.to_owned());
+                let colour = *colour;
                 // Not bound to the phase: the last request may take its time.
-                tokio::spawn(release(hub, errands, cluster.to_owned(), *colour));
+                tokio::spawn(async move {
+                    predecessors.all_ended().await;
+                    release(hub, errands, cluster, colour).await;
+                });
             }
         }
     }
@@ -895,7 +918,7 @@ async fn pass_gate(
         colour,
     };
     let failed = match gate::gate(&snapshot, errands, target).await {
-        Ok(()) => fence::admit(hub, migrations, cluster, colour, Documents::Read)
+        Ok(()) => admission::admit(hub, migrations, cluster, colour, Documents::Read)
             .await
             .map_err(|why| Check::Schema.failed(why)),
         failed => failed,

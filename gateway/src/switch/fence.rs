@@ -1,9 +1,10 @@
 //! Rollouts and migrations, each held back by the other.
 //!
-//! A rollout asks `admit` whether its new colour can run on the databases. A contract step asks the
-//! [`GuardedLedger`], which hands the question to the driver: so no rollout starts while it is
+//! A rollout asks [`admission`](super::admission) whether its new colour can run on the databases. A
+//! contract step asks the [`GuardedLedger`], which hands the question to the driver: so no rollout starts while it is
 //! answered, and none that starts later overlooks the step, which is in the ledger by then.
 
+use super::admission::Wanted;
 use super::driver::Failure;
 use super::schema;
 use crate::hub::Hub;
@@ -13,11 +14,10 @@ use hub_config::runtime::{Cluster, Colour, SchemaRange, SchemaRanges};
 use hub_store::migration::NUMBER_MAX;
 use hub_store::{Finish, Kind, MigrationLedger, NewStep, Step, StoreError, WhenRunning};
 use serde::Deserialize;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 
 /// The ledger of migrations, in which contract steps begin only while one colour alone is of use on
 /// their database.
@@ -27,6 +27,8 @@ pub struct GuardedLedger {
     inner: Arc<dyn MigrationLedger>,
     contracts: mpsc::Sender<Contract>,
     held: Arc<AtomicBool>,
+    /// The driver's, held for each of its decisions.
+    turn: Arc<Mutex<()>>,
 }
 
 /// A contract step that waits for the driver's word.
@@ -43,15 +45,6 @@ pub(super) struct ActiveRange {
     pub(super) cluster: String,
     pub(super) colour: Colour,
     pub(super) range: Result<SchemaRange, String>,
-}
-
-/// When a colour's health document is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Documents {
-    /// Not yet: nobody has looked whether the colour answers at all.
-    Later,
-    /// Now.
-    Read,
 }
 
 /// How a colour of a cluster stands to one database.
@@ -81,61 +74,12 @@ struct DocumentRange {
     max: u32,
 }
 
-/// Whether a colour can run on the databases of its cluster as they are.
-///
-/// # Errors
-/// Why not, and what to do.
-pub(super) async fn admit(
-    hub: &Hub,
-    ledger: &dyn MigrationLedger,
-    cluster: &str,
-    colour: Colour,
-    documents: Documents,
-) -> Result<(), String> {
-    let snapshot = hub.snapshot();
-    let mut clusters = snapshot.config.clusters.iter();
-    let index = clusters.position(|one| one.name == cluster);
-    let Some(index) = index else {
-        return Err(format!(
-            "cluster {cluster:?} was removed from the configuration"
-        ));
-    };
-    admit_to(&snapshot, ledger, index, colour, documents).await
-}
-
-async fn admit_to(
+/// What a colour can run on: as declared, or as every endpoint of it says.
+pub(super) async fn range(
     snapshot: &Snapshot,
-    ledger: &dyn MigrationLedger,
     index: usize,
     colour: Colour,
-    documents: Documents,
-) -> Result<(), String> {
-    let Some(schema) = &snapshot.config.clusters[index].schema else {
-        return Ok(());
-    };
-    if schema.ranges == SchemaRanges::Health && documents == Documents::Later {
-        return Ok(());
-    }
-    let range = range(snapshot, index, colour).await?;
-    for scope in &schema.scopes {
-        let steps = ledger.list(scope).await;
-        let steps =
-            steps.map_err(|error| format!("the ledger of migrations cannot be read: {error}"))?;
-        schema::fits(scope, range, &steps)
-            .map_err(|misfit| format!("{} {}: {misfit}", colour_name(colour), told(range)))?;
-    }
-    Ok(())
-}
-
-fn told(range: SchemaRange) -> String {
-    format!(
-        "runs on schemas {:04} to {:04}, and cannot run on this one",
-        range.min, range.max
-    )
-}
-
-/// What a colour can run on: as declared, or as every endpoint of it says.
-async fn range(snapshot: &Snapshot, index: usize, colour: Colour) -> Result<SchemaRange, String> {
+) -> Result<SchemaRange, String> {
     let cluster = &snapshot.config.clusters[index];
     let declared = cluster.schema.as_ref().map(|schema| &schema.ranges);
     let name = colour_name(colour);
@@ -210,18 +154,21 @@ pub(super) fn on<'s>(
 // === impl GuardedLedger ===
 
 impl GuardedLedger {
-    /// `contracts` leads to the driver; `held` says that it decides nothing at present.
+    /// `contracts` leads to the driver, which holds `turn` for each decision; `held` says that it decides
+    /// nothing at present.
     pub(super) fn new(
         hub: Arc<Hub>,
         inner: Arc<dyn MigrationLedger>,
         contracts: mpsc::Sender<Contract>,
         held: Arc<AtomicBool>,
+        turn: Arc<Mutex<()>>,
     ) -> Self {
         Self {
             hub,
             inner,
             contracts,
             held,
+            turn,
         }
     }
 
@@ -252,40 +199,36 @@ impl GuardedLedger {
         standings
     }
 
+    /// What the colours can run on that a reload to `next` would bring into use.
+    pub(crate) async fn wanted(&self, next: &Snapshot) -> Wanted {
+        Wanted::read(next, &self.hub.switchboard, &|cluster, colour| {
+            self.is_in_use(cluster, colour)
+        })
+        .await
+    }
+
     /// Whether a reload may put this snapshot in force: it must not bring a colour into use that cannot run
-    /// on its databases, be it for a tenant that is kept on it, or as the configured colour of a cluster
-    /// that no rollout has decided on. What is in use already is none of its business.
+    /// on its databases. While the result is held no rollout decides anything and no contract step begins.
     ///
     /// # Errors
     /// Which colour cannot, and why.
-    pub(crate) async fn admits(&self, next: &Snapshot) -> Result<(), String> {
-        let mut wanted: BTreeSet<(usize, Colour)> = BTreeSet::new();
-        for (index, cluster) in next.config.clusters.iter().enumerate() {
-            if cluster.schema.is_some() && !self.hub.switchboard.is_decided(&cluster.name) {
-                wanted.insert((index, cluster.active));
-            }
+    pub(crate) async fn admits(
+        &self,
+        next: &Snapshot,
+        wanted: &Wanted,
+    ) -> Result<OwnedMutexGuard<()>, Vec<String>> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let in_use = |cluster: &str, colour| self.is_in_use(cluster, colour);
+        let board = &self.hub.switchboard;
+        match wanted.admit(next, board, &in_use, &*self.inner).await {
+            Ok(()) => Ok(turn),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
         }
-        for (_, tenant) in next.config.tenants.iter() {
-            if let Some(overlay) = &tenant.overlay {
-                wanted.extend(overlay.colours.iter().copied());
-            }
-        }
-        for (index, colour) in wanted {
-            let name = &next.config.clusters[index].name;
-            let present = self.hub.switchboard.present(name);
-            if present.is_some_and(|present| present.routing.reaches(colour)) {
-                continue;
-            }
-            admit_to(next, &*self.inner, index, colour, Documents::Read)
-                .await
-                .map_err(|why| {
-                    format!(
-                        "cluster {name:?}: {} is to get requests, and {why}",
-                        colour_name(colour)
-                    )
-                })?;
-        }
-        Ok(())
+    }
+
+    fn is_in_use(&self, cluster: &str, colour: Colour) -> bool {
+        let present = self.hub.switchboard.present(cluster);
+        present.is_some_and(|present| present.routing.reaches(colour))
     }
 
     /// The databases that some cluster names, and those that have a step, by name.

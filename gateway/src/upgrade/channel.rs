@@ -4,6 +4,7 @@
 //! Messages, and the descriptors of one, have a bound.
 
 use super::sockets::Offered;
+use hub_config::runtime::Colour;
 use rustix::cmsg_space;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::net::{
@@ -11,6 +12,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use tokio::io::Interest;
@@ -29,11 +31,17 @@ pub(super) enum Message {
         protocol: u32,
         version: String,
     },
+    /// With a process descriptor for each that drains already.
     Offer {
         protocol: u32,
         version: String,
         upgrade: String,
         sockets: Vec<Offered>,
+        #[serde(default)]
+        draining: Vec<u32>,
+        /// The colour that clients are on, by cluster.
+        #[serde(default)]
+        active: BTreeMap<String, Colour>,
     },
     Ready {
         /// Hash of its configuration.
@@ -49,12 +57,12 @@ pub(super) enum Message {
         last: bool,
     },
     Serving,
-    /// With a process descriptor for each that drains already.
-    Commit {
-        draining: Vec<u32>,
-    },
+    Commit,
     Taken,
-    Parted,
+    Parted {
+        /// A reload was asked for meanwhile, and is left to the new process.
+        reload: bool,
+    },
     /// The new process goes, and says why.
     GaveUp {
         why: String,
@@ -70,9 +78,9 @@ impl Message {
             Self::Ready { .. } => "ready",
             Self::Sockets { .. } => "sockets",
             Self::Serving => "serving",
-            Self::Commit { .. } => "commit",
+            Self::Commit => "commit",
             Self::Taken => "taken",
-            Self::Parted => "parted",
+            Self::Parted { .. } => "parted",
             Self::GaveUp { .. } => "that it gives up",
         }
     }

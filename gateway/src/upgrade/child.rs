@@ -2,11 +2,13 @@
 
 use super::SOCKET;
 use super::error::Error;
+use super::predecessors::{self, Predecessors};
 use crate::service::watchdog;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::process::{Child, Command};
 
 /// How this process was started, which is how the next one is.
@@ -68,6 +70,7 @@ fn check(path: &Path) -> Result<(), Error> {
         source,
     })?;
     let own = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
     if !metadata.is_file() {
         return refused("it is no file");
     }
@@ -77,7 +80,15 @@ fn check(path: &Path) -> Result<(), Error> {
     if metadata.mode() & 0o002 != 0 {
         return refused("everybody may write to it");
     }
+    if is_open_to_a_group(metadata.mode(), metadata.gid(), group) {
+        return refused("a group may write to it that is neither root's nor the gateway's own");
+    }
     Ok(())
+}
+
+/// Whether members of a group may write that is neither root's nor `own`.
+fn is_open_to_a_group(mode: u32, group: u32, own: u32) -> bool {
+    mode & 0o020 != 0 && group != own && group != 0
 }
 
 /// Kills it, if it lives, and says how it ended.
@@ -88,6 +99,32 @@ pub(super) async fn end(child: &mut Child) -> String {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     }
+}
+
+/// Has it take no more clients, finish with those that it has, and end, while it is listed in `predecessors`.
+/// Killed where it takes longer than `longest`. Within a runtime.
+pub(super) fn withdraw(mut child: Child, predecessors: &Predecessors, mut longest: Duration) {
+    // Without an id it has ended, and was waited for.
+    let Some(pid) = child.id() else { return };
+    let listed = predecessors::open(pid).and_then(|handle| {
+        predecessors::terminate(&handle);
+        predecessors.add(pid, handle)
+    });
+    if let Err(error) = listed {
+        tracing::error!(pid, %error, "the new process cannot be told to withdraw");
+        longest = Duration::ZERO;
+    }
+    tokio::spawn(async move {
+        if tokio::time::timeout(longest, child.wait()).await.is_err() {
+            let longest_ms = longest.as_millis() as u64;
+            tracing::error!(
+                pid,
+                longest_ms,
+                "the new process has not withdrawn in time and is killed"
+            );
+            end(&mut child).await;
+        }
+    });
 }
 
 #[cfg(test)]
@@ -104,6 +141,10 @@ mod tests {
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(&path, permissions).expect("our own file");
             assert_eq!(check(&path).is_ok(), good, "{mode:o}");
+        }
+        assert!(is_open_to_a_group(0o775, 7, 8));
+        for (mode, group) in [(0o755, 7), (0o775, 8), (0o775, 0)] {
+            assert!(!is_open_to_a_group(mode, group, 8), "{mode:o} {group}");
         }
         assert!(check(folder.path()).is_err());
         assert!(check(&folder.path().join("gone")).is_err());

@@ -34,8 +34,6 @@ pub(crate) enum Error {
     },
     #[error("the other process cannot be talked to: {0}")]
     Channel(#[from] io::Error),
-    #[error("the configuration was reloaded meanwhile; upgrade again")]
-    Reloaded,
     #[error("this process was told to end")]
     Ending,
 }

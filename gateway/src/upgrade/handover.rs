@@ -6,7 +6,7 @@ use super::error::Error;
 use super::predecessors::Predecessors;
 use super::sockets::{Offered, Place, Role};
 use super::{HELLO_MAX, PROTOCOL, SERVING_MAX, TAKEN_MAX};
-use crate::control::admin::Gate;
+use crate::control::admin::{AdminSocket, Gate};
 use crate::front::listener::Source;
 use crate::hub::Hub;
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// How far an upgrade is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     /// The new process is waited for.
     Starting,
@@ -77,16 +77,9 @@ impl Handover<'_> {
         control: &ControlSocket,
     ) -> Result<Channel, Error> {
         (self.told)(Step::Starting, None);
-        let hash = self.hub.snapshot().config.hash.clone();
         let mut channel = self.greet(child, control).await?;
         let offered = self.offered();
-        let offer = Message::Offer {
-            protocol: PROTOCOL,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            upgrade: self.id.to_owned(),
-            sockets: offered.clone(),
-        };
-        self.say(child, &channel, &offer, "prepare").await?;
+        self.offer(child, &channel, &offered).await?;
         let longest = self.left();
         let ready = self.hear(child, &mut channel, "prepare", longest).await?;
         let Message::Ready { claims, .. } = ready else {
@@ -108,10 +101,8 @@ impl Handover<'_> {
         (self.told)(Step::Committing, None);
         // Callers wait in the socket's queue from here on, for whoever has it then.
         self.gate.send_replace(Gate::Paused);
-        if self.hub.snapshot().config.hash != hash {
-            return Err(Error::Reloaded);
-        }
-        self.commit(child, &channel).await?;
+        let sent = timeout(TAKEN_MAX, channel.send(&Message::Commit)).await;
+        self.sent(child, sent, "take over").await?;
         let taken = self
             .hear(child, &mut channel, "take over", TAKEN_MAX)
             .await?;
@@ -211,28 +202,29 @@ impl Handover<'_> {
         }
     }
 
-    async fn commit(&self, child: &mut Child, channel: &Channel) -> Result<(), Error> {
-        let draining = self.predecessors.descriptors();
-        let borrowed: Vec<_> = draining
-            .iter()
-            .map(|(_, handle)| handle.get_ref().as_fd())
-            .collect();
-        let message = Message::Commit {
-            draining: draining.iter().map(|(pid, _)| *pid).collect(),
-        };
-        let sent = timeout(TAKEN_MAX, channel.send_with(&message, &borrowed)).await;
-        self.sent(child, sent, "take over").await
-    }
-
-    async fn say(
+    /// Tells what can be had, and who drains already: the new process has to know even where this one dies.
+    async fn offer(
         &self,
         child: &mut Child,
         channel: &Channel,
-        message: &Message,
-        what: &'static str,
+        offered: &[Offered],
     ) -> Result<(), Error> {
-        let sent = timeout(self.left(), channel.send(message)).await;
-        self.sent(child, sent, what).await
+        let draining = self.predecessors.descriptors();
+        let descriptors = draining.iter().map(|(_, handle)| handle.get_ref().as_fd());
+        let descriptors: Vec<_> = descriptors.collect();
+        let snapshot = self.hub.snapshot();
+        let clusters = snapshot.config.clusters.iter().zip(&*snapshot.routing);
+        let active = clusters.map(|(one, routed)| (one.name.clone(), routed.routing.active));
+        let message = Message::Offer {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            upgrade: self.id.to_owned(),
+            sockets: offered.to_vec(),
+            draining: draining.iter().map(|(pid, _)| *pid).collect(),
+            active: active.collect(),
+        };
+        let sent = timeout(self.left(), channel.send_with(&message, &descriptors)).await;
+        self.sent(child, sent, "prepare").await
     }
 
     async fn sent(
@@ -279,6 +271,27 @@ impl Handover<'_> {
 // === impl AdminPort ===
 
 impl AdminPort {
+    /// Of the admin API's socket, which a service manager keeps, too, or not.
+    pub(crate) fn new(socket: &AdminSocket, kept: bool) -> io::Result<Self> {
+        let at = match socket {
+            AdminSocket::Tcp(socket) => Place::Tcp(socket.local_addr()?),
+            AdminSocket::Unix(socket) => {
+                let address = socket.local_addr()?;
+                Place::Unix(address.as_pathname().unwrap_or("".as_ref()).to_owned())
+            }
+        };
+        Ok(Self {
+            at,
+            kept,
+            descriptor: Mutex::new(Some(socket.descriptor()?)),
+        })
+    }
+
+    /// Where it is, as text.
+    pub(crate) fn address(&self) -> String {
+        self.at.to_string()
+    }
+
     fn descriptor(&self) -> io::Result<OwnedFd> {
         let descriptor = self.descriptor.lock();
         let closed = || io::Error::other("the admin API's socket is closed");

@@ -1,4 +1,5 @@
-//! Processes that served before this one and still drain.
+//! Processes that drain behind this one: those that served before it, and those that were to serve after it
+//! and withdraw.
 //!
 //! Known by process descriptors, never by numbers, which may belong to somebody else by then.
 
@@ -41,6 +42,12 @@ pub(super) fn watched(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(handle, Interest::READABLE)
 }
 
+/// Tells a process to end, as SIGTERM does.
+pub(super) fn terminate(handle: &OwnedFd) {
+    // One that has ended meanwhile is what is wanted.
+    pidfd_send_signal(handle, Signal::TERM).ok();
+}
+
 impl Default for Predecessors {
     fn default() -> Self {
         Self {
@@ -58,23 +65,23 @@ impl Predecessors {
             pid,
             handle: Arc::clone(&handle),
         };
-        self.list.lock().push(one);
-        self.count();
+        self.change(|list| list.push(one));
         let predecessors = self.clone();
         tokio::spawn(async move {
             // Readable when it has ended. An error would be the runtime's end, and ours.
             if handle.readable().await.is_ok() {
-                predecessors.list.lock().retain(|one| one.pid != pid);
-                predecessors.count();
-                tracing::info!(pid, "the process that served before has ended");
+                predecessors.change(|list| list.retain(|one| one.pid != pid));
+                tracing::info!(pid, "a process that drained behind this one has ended");
             }
         });
         Ok(())
     }
 
-    fn count(&self) {
-        let count = self.list.lock().len();
-        self.left.send_replace(count);
+    fn change(&self, change: impl FnOnce(&mut Vec<Predecessor>)) {
+        let mut list = self.list.lock();
+        change(&mut list);
+        // Within the lock, so that the last count is the right one.
+        self.left.send_replace(list.len());
     }
 
     /// Process ids of those that still drain.
@@ -93,9 +100,34 @@ impl Predecessors {
     /// Tells them to end, as SIGTERM does.
     pub(crate) fn terminate(&self) {
         for one in self.list.lock().iter() {
-            // One that has ended meanwhile is what is wanted.
-            pidfd_send_signal(one.handle.get_ref(), Signal::TERM).ok();
+            terminate(one.handle.get_ref());
         }
+    }
+
+    /// Who still drains, and what to do about it, as operators read it; `None` where nobody does.
+    pub(crate) fn told(&self) -> Option<String> {
+        let pids: Vec<String> = self.pids().iter().map(ToString::to_string).collect();
+        let (who, names) = match pids.as_slice() {
+            [] => return None,
+            [one] => (
+                format!("process {one} of an upgrade still serves"),
+                one.clone(),
+            ),
+            more => {
+                let names = more.join(" ");
+                (format!("processes {names} of upgrades still serve"), names)
+            }
+        };
+        Some(format!(
+            "{who} clients; wait until hub_processes_draining is 0, or end them now with `kill -TERM {names}`"
+        ))
+    }
+
+    /// Waits until all have ended, however long that takes.
+    pub(crate) async fn all_ended(&self) {
+        let mut left = self.left.subscribe();
+        // Its sender is `self`'s.
+        let _closed = left.wait_for(|left| *left == 0).await.map(drop);
     }
 
     /// Waits until all have ended, `longest` at most.

@@ -6,8 +6,9 @@ use super::sockets::{Offer, Place, Role};
 use super::{PROTOCOL, SOCKET};
 use crate::front::listener::Source;
 use anyhow::{Context as _, bail};
-use hub_config::runtime::AdminAddress;
+use hub_config::runtime::{AdminAddress, Colour};
 use rustix::fd::OwnedFd;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
@@ -17,8 +18,6 @@ use tokio::time::timeout;
 const OFFER_MAX: Duration = Duration::from_secs(10);
 /// How long a process whose end of the socket has closed may take to end.
 const DEATH_MAX: Duration = Duration::from_secs(5);
-/// Longest wait until the service manager was told of this process.
-const PARTED_MAX: Duration = Duration::from_secs(10);
 /// Of a reason to give up, so many bytes are told; all of it is on stderr.
 const WHY_BYTES_MAX: usize = 4096;
 
@@ -29,6 +28,9 @@ pub(crate) struct Takeover {
     offer: Offer,
     id: String,
     old: Old,
+    /// Those that drain behind it.
+    draining: Vec<(u32, OwnedFd)>,
+    active: BTreeMap<String, Colour>,
     began: Instant,
 }
 
@@ -51,8 +53,8 @@ pub(crate) struct Handed {
     pub(crate) version: String,
     /// From hello to here.
     pub(crate) took: Duration,
-    /// `None` where it is gone.
-    channel: Option<Channel>,
+    /// It may have been asked for a reload that it has left to this process.
+    pub(crate) reload: bool,
 }
 
 // === impl Takeover ===
@@ -90,23 +92,35 @@ impl Takeover {
                 version,
                 upgrade,
                 sockets,
-            }) => Ok(Some(Self {
-                channel,
-                offer: Offer::new(sockets),
-                id: upgrade,
-                old: Old {
-                    pid,
-                    version,
-                    handle,
-                },
-                began,
-            })),
+                draining,
+                active,
+            }) => {
+                let handles = channel.take(draining.len())?;
+                Ok(Some(Self {
+                    channel,
+                    offer: Offer::new(sockets),
+                    id: upgrade,
+                    old: Old {
+                        pid,
+                        version,
+                        handle,
+                    },
+                    draining: draining.into_iter().zip(handles).collect(),
+                    active,
+                    began,
+                }))
+            }
             Some(Message::Offer { protocol, .. }) => bail!(
                 "the process that serves speaks version {protocol} of the hand-over, and this one {PROTOCOL}"
             ),
             Some(other) => bail!("the process that serves said {}", other.name()),
             None => bail!("the process that serves has turned away"),
         }
+    }
+
+    /// The colour that clients of the process that serves are on, by cluster.
+    pub(crate) fn active(&self) -> &BTreeMap<String, Colour> {
+        &self.active
     }
 
     /// The socket of the listener `name` at `wanted`, if it is offered: where it is bound, and whose it is.
@@ -198,31 +212,15 @@ impl Takeover {
         Ok(sockets)
     }
 
-    /// Says that this process serves, and waits until it is the one that does. Where the old one is gone
-    /// it is, too.
+    /// Says that this process serves, and waits until it is the one that does. Where the old one has died it
+    /// is, too.
     ///
     /// # Errors
     /// The old process lives and has turned away, so it goes on serving.
-    pub(crate) async fn serving(mut self, predecessors: &Predecessors) -> anyhow::Result<Handed> {
-        let said = self.channel.send(&Message::Serving).await;
-        let answer = match said {
-            Ok(()) => self.channel.receive().await,
-            Err(error) => Err(error),
-        };
-        let draining = match answer {
-            Ok(Some(Message::Commit { draining })) => Some(draining),
-            Ok(Some(other)) => bail!("the process that serves said {}", other.name()),
-            Ok(None) | Err(_) => None,
-        };
-        let handed = |channel| Handed {
-            id: self.id,
-            from: self.old.pid,
-            version: self.old.version,
-            took: self.began.elapsed(),
-            channel,
-        };
-        let Some(draining) = draining else {
-            let handle = predecessors::watched(self.old.handle)?;
+    pub(crate) async fn serving(&mut self, predecessors: &Predecessors) -> anyhow::Result<Handed> {
+        let parted = self.agree().await?;
+        if parted.is_none() {
+            let handle = predecessors::watched(self.old.handle.try_clone()?)?;
             let died = timeout(DEATH_MAX, handle.readable()).await.is_ok();
             if !died {
                 bail!("the process that serves has turned away and lives");
@@ -231,15 +229,42 @@ impl Takeover {
                 pid = self.old.pid,
                 "the process that served before has died in the middle of an upgrade; this one has its sockets and goes on"
             );
-            return Ok(handed(None));
-        };
-        for (pid, handle) in draining.iter().zip(self.channel.take(draining.len())?) {
-            predecessors.add(*pid, handle)?;
         }
-        predecessors.add(self.old.pid, self.old.handle)?;
-        // Where it is not heard, the old process is gone, or kills this one.
-        let said = self.channel.send(&Message::Taken).await;
-        Ok(handed(said.is_ok().then_some(self.channel)))
+        for (pid, handle) in self.draining.drain(..) {
+            predecessors.add(pid, handle)?;
+        }
+        predecessors.add(self.old.pid, self.old.handle.try_clone()?)?;
+        Ok(Handed {
+            id: self.id.clone(),
+            from: self.old.pid,
+            version: self.old.version.clone(),
+            took: self.began.elapsed(),
+            // What a dead one was asked for is not known.
+            reload: parted.unwrap_or(true),
+        })
+    }
+
+    /// From `serving` to `parted`: whether a reload is left to this process. `None` where the old one has
+    /// closed its side: until it has parted it may change its mind, so this process does nothing that only
+    /// one may do.
+    async fn agree(&mut self) -> anyhow::Result<Option<bool>> {
+        if self.channel.send(&Message::Serving).await.is_err() {
+            return Ok(None);
+        }
+        match self.channel.receive().await {
+            Ok(Some(Message::Commit)) => {}
+            Ok(Some(other)) => bail!("the process that serves said {}", other.name()),
+            Ok(None) | Err(_) => return Ok(None),
+        }
+        if self.channel.send(&Message::Taken).await.is_err() {
+            return Ok(None);
+        }
+        // Without a bound: the old one parts, or ends this one, or dies.
+        match self.channel.receive().await {
+            Ok(Some(Message::Parted { reload })) => Ok(Some(reload)),
+            Ok(Some(other)) => bail!("the process that serves said {}", other.name()),
+            Ok(None) | Err(_) => Ok(None),
+        }
     }
 
     /// Says why this process will not serve.
@@ -250,18 +275,5 @@ impl Takeover {
         let said = timeout(OFFER_MAX, self.channel.send(&message));
         // Where nobody hears it, it is on stderr all the same.
         let _unheard = said.await.map(drop);
-    }
-}
-
-// === impl Handed ===
-
-impl Handed {
-    /// Waits until the service manager knows that this process is the main one.
-    pub(crate) async fn parted(mut self) {
-        let Some(channel) = &mut self.channel else {
-            return;
-        };
-        // Whatever comes, or nothing: there is nobody else left to speak for the service.
-        let _parted = timeout(PARTED_MAX, channel.receive()).await.map(drop);
     }
 }

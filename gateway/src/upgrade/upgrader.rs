@@ -4,12 +4,14 @@ use super::child::{self, Program};
 use super::control_socket::{self, ControlSocket};
 use super::error::Error;
 use super::handover::{AdminPort, Handover, Step};
+use super::history::{State, Upgrade};
+use super::order::{Order, Refused, Trigger, may_be_left};
 use super::predecessors::Predecessors;
-use super::sockets::Place;
 use super::takeover::Handed;
-use super::{DRAINING_MAX, channel, channel::Message};
-use crate::control::admin::{AdminSocket, Gate};
+use super::{DRAINING_MAX, WITHDRAW_END, WITHDRAW_IDLE_MAX, channel, channel::Message};
+use crate::control::admin::Gate;
 use crate::control::audit;
+use crate::control::reload::{HeldReloads, Reloader};
 use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::service;
@@ -18,7 +20,6 @@ use crate::telemetry::UpgradeOutcome;
 use hub_core::names;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ struct Inner {
     admin: AdminPort,
     gate: watch::Sender<Gate>,
     rollouts: Option<Rollouts>,
+    reloader: Reloader,
     predecessors: Predecessors,
     last: Mutex<Option<Upgrade>>,
     /// Held while an upgrade is under way.
@@ -51,81 +53,32 @@ struct Inner {
     handed_over: watch::Sender<Option<HandedOver>>,
 }
 
-/// What is wanted.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Order {
-    /// The new program; else the one that this process was started as.
-    pub(crate) binary: Option<PathBuf>,
-    /// Longest time for which this process serves the clients that it has; else as configured.
-    pub(crate) grace: Option<Duration>,
-}
-
-/// Who wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    /// SIGUSR2.
-    Signal,
-    /// The admin API.
-    Admin,
-}
-
-/// Why no upgrade was begun.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
-    #[error("an upgrade is under way; its outcome is at GET /v1/upgrade")]
-    UnderWay,
-    #[error("this process does not serve any more, or not yet; ask the one that does")]
-    NotServing,
-    #[error(
-        "{DRAINING_MAX} processes still serve clients of earlier upgrades ({}); wait, or end them with SIGTERM", pids(.0)
-    )]
-    Draining(Vec<u32>),
-    #[error("{0}")]
-    Rollout(String),
-    #[error("{} is no absolute path", .0.display())]
-    Path(PathBuf),
-}
-
 /// Another process serves; this one has `grace` for the clients that it has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandedOver {
     pub(crate) grace: Duration,
 }
 
-/// One upgrade, for whoever asks.
-#[derive(Clone, Debug)]
-struct Upgrade {
-    id: String,
-    trigger: Option<Trigger>,
-    binary: PathBuf,
-    from: u32,
-    from_version: String,
-    to: Option<u32>,
-    to_version: Option<String>,
-    state: State,
-    took: Duration,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    UnderWay(Step),
-    Committed,
-    Aborted(String),
-}
-
 /// A child that does not outlive its upgrade, unless that went well.
 struct Guarded(Option<Child>);
+
+/// What only one process may do, held back for the length of an upgrade.
+struct Still {
+    reloads: HeldReloads,
+    rollouts: Option<Held>,
+}
 
 // === impl Upgrader ===
 
 impl Upgrader {
-    /// For a process that was started as `program`, whose admin API is at `admin` and whose rollouts are
-    /// `rollouts`. `handed` is how it came to serve, if that was an upgrade.
+    /// For a process that was started as `program`, whose admin API is at `admin`, with its rollouts and
+    /// reloads. `handed` is how it came to serve, if that was an upgrade.
     pub(crate) fn new(
         hub: Arc<Hub>,
         program: Program,
         admin: AdminPort,
         rollouts: Option<Rollouts>,
+        reloader: Reloader,
         predecessors: Predecessors,
         handed: Option<&Handed>,
     ) -> Self {
@@ -148,7 +101,7 @@ impl Upgrader {
             let count = u32::try_from(draining.pids().len()).unwrap_or(u32::MAX);
             scrape.gauge(
                 names::PROCESSES_DRAINING,
-                "Processes that served before this one and still serve the clients that they have.",
+                "Processes of upgrades that still serve the clients that they have, and take no new ones.",
                 &[],
                 f64::from(count),
             );
@@ -159,6 +112,7 @@ impl Upgrader {
             admin,
             gate: watch::Sender::new(Gate::Open),
             rollouts,
+            reloader,
             predecessors,
             last: Mutex::new(last),
             turn: Arc::default(),
@@ -224,6 +178,7 @@ impl Inner {
     ) -> Result<(String, impl Future<Output = ()> + Send + use<>), Refused> {
         let turn = Arc::clone(&self.turn).try_lock_owned();
         let turn = turn.map_err(|_| Refused::UnderWay)?;
+        may_be_left(std::process::id())?;
         if self.hub.lifecycle().phase() != Phase::Serving || *self.ending.borrow() {
             return Err(Refused::NotServing);
         }
@@ -237,10 +192,13 @@ impl Inner {
         if !binary.is_absolute() {
             return Err(Refused::Path(binary));
         }
-        let held = match &self.rollouts {
+        // In this order: a reload that is at work may wait for the turn that rollouts are held by.
+        let reloads = self.reloader.hold().await;
+        let rollouts = match &self.rollouts {
             Some(rollouts) => Some(rollouts.hold().await.map_err(Refused::Rollout)?),
             None => None,
         };
+        let still = Still { reloads, rollouts };
         let (timeout, grace) = {
             let snapshot = self.hub.snapshot();
             let gateway = &snapshot.config.gateway;
@@ -266,10 +224,10 @@ impl Inner {
             grace: order.grace.unwrap_or(grace),
         };
         let inner = Arc::clone(self);
-        Ok((id, async move { inner.run(run, held, turn).await }))
+        Ok((id, async move { inner.run(run, still, turn).await }))
     }
 
-    async fn run(&self, run: Run, held: Option<Held>, turn: OwnedMutexGuard<()>) {
+    async fn run(&self, run: Run, still: Still, turn: OwnedMutexGuard<()>) {
         let began = Instant::now();
         tracing::info!(
             upgrade = %run.id,
@@ -286,8 +244,8 @@ impl Inner {
         };
         let took = began.elapsed();
         match outcome {
-            Ok(channel) => self.part(&run, child, &channel, held, took).await,
-            Err(error) => self.resume(&run, child, held, &error, took).await,
+            Ok(channel) => self.part(&run, child, &channel, still, took).await,
+            Err(error) => self.resume(&run, child, still, &error, took).await,
         }
         drop(turn);
     }
@@ -328,21 +286,25 @@ impl Inner {
         run: &Run,
         mut child: Guarded,
         channel: &channel::Channel,
-        held: Option<Held>,
+        still: Still,
         took: Duration,
     ) {
         let child = child.0.take();
         let pid = child.as_ref().and_then(Child::id).unwrap_or_default();
         self.gate.send_replace(Gate::Closed);
         self.admin.close();
-        if let Some(held) = held {
-            held.end();
+        if let Some(rollouts) = still.rollouts {
+            rollouts.end();
         }
         self.hub.lifecycle().service().hand_over(pid);
         self.hub.listeners.iter().for_each(|one| one.close());
         self.hub.lifecycle().advance(Phase::HandedOver);
-        let parted = channel.send(&Message::Parted);
-        // It waits for that no longer than it must.
+        // Only now: the new process does what only one may do as soon as it hears of this.
+        let parted = Message::Parted {
+            reload: still.reloads.end(),
+        };
+        let parted = channel.send(&parted);
+        // Where it is not heard, the new process is dead, or goes on once this one has ended.
         let _unheard = tokio::time::timeout(PARTED_MAX, parted).await.map(drop);
         self.set(State::Committed, took);
         let took_ms = took.as_millis() as u64;
@@ -362,21 +324,24 @@ impl Inner {
             .send_replace(Some(HandedOver { grace: run.grace }));
     }
 
-    /// The other process is ended, if it is there, and this one serves as before.
+    /// The other process is ended, if it is there, or withdraws, and this one serves as before.
     async fn resume(
         &self,
         run: &Run,
         mut child: Guarded,
-        held: Option<Held>,
+        still: Still,
         error: &Error,
         took: Duration,
     ) {
-        // Before anything else: two must not decide the same thing.
-        if let Some(child) = &mut child.0 {
-            child::end(child).await;
+        // First of all, so that rollouts know of it when they go on. It decides nothing: that begins with
+        // `parted`, which it will not hear.
+        match child.0.take() {
+            Some(child) if self.has_passed_sockets() => self.withdraw(child),
+            Some(mut child) => drop(child::end(&mut child).await),
+            None => {}
         }
         self.hub.listeners.iter().for_each(|one| one.share(false));
-        drop(held);
+        drop(still);
         self.gate.send_replace(Gate::Open);
         let why = error.to_string();
         self.set(State::Aborted(why.clone()), took);
@@ -392,6 +357,20 @@ impl Inner {
         });
         self.audit(run.trigger, detail);
         service::upgrade_aborted(&self.hub, &why);
+    }
+
+    /// The child may have clients.
+    fn has_passed_sockets(&self) -> bool {
+        let last = self.last.lock();
+        let state = last.as_ref().map(|last| &last.state);
+        matches!(state, Some(State::UnderWay(step)) if *step >= Step::HandingOver)
+    }
+
+    /// Has a child end that may have clients; until it has, it drains behind this process.
+    fn withdraw(&self, child: Child) {
+        let drain = self.hub.snapshot().config.gateway.drain_timeout;
+        let longest = WITHDRAW_IDLE_MAX + drain + WITHDRAW_END;
+        child::withdraw(child, &self.predecessors, longest);
     }
 
     fn set(&self, state: State, took: Duration) {
@@ -419,81 +398,6 @@ struct Run {
     grace: Duration,
 }
 
-// === impl AdminPort ===
-
-impl AdminPort {
-    /// Of the admin API's socket, which a service manager keeps, too, or not.
-    pub(crate) fn new(socket: &AdminSocket, kept: bool) -> io::Result<Self> {
-        let at = match socket {
-            AdminSocket::Tcp(socket) => Place::Tcp(socket.local_addr()?),
-            AdminSocket::Unix(socket) => {
-                let address = socket.local_addr()?;
-                Place::Unix(address.as_pathname().unwrap_or("".as_ref()).to_owned())
-            }
-        };
-        Ok(Self {
-            at,
-            kept,
-            descriptor: Mutex::new(Some(socket.descriptor()?)),
-        })
-    }
-
-    /// Where it is, as text.
-    pub(crate) fn address(&self) -> String {
-        self.at.to_string()
-    }
-}
-
-// === impl Upgrade ===
-
-impl Upgrade {
-    fn show(&self) -> Value {
-        let (state, step, why) = match &self.state {
-            State::UnderWay(step) => ("under_way", Some(step.as_str()), None),
-            State::Committed => ("committed", None, None),
-            State::Aborted(why) => ("aborted", None, Some(why)),
-        };
-        json!({
-            "id": self.id,
-            "state": state,
-            "step": step,
-            "why": why,
-            "trigger": self.trigger.map(Trigger::as_str),
-            "binary": self.binary,
-            "from": {"pid": self.from, "version": self.from_version},
-            "to": self.to.map(|pid| json!({"pid": pid, "version": self.to_version})),
-            "took_ms": self.took.as_millis() as u64,
-        })
-    }
-}
-
-// === impl Trigger ===
-
-impl Trigger {
-    /// As log and audit trail name it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Signal => "signal",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-// === impl Refused ===
-
-impl Refused {
-    /// As scripts read it.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::UnderWay => "upgrade_under_way",
-            Self::NotServing => "not_serving",
-            Self::Draining(_) => "too_many_draining",
-            Self::Rollout(_) => "rollout_under_way",
-            Self::Path(_) => "bad_binary",
-        }
-    }
-}
-
 // === impl Guarded ===
 
 impl Drop for Guarded {
@@ -503,9 +407,4 @@ impl Drop for Guarded {
             child.start_kill().ok();
         }
     }
-}
-
-fn pids(pids: &[u32]) -> String {
-    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-    pids.join(", ")
 }

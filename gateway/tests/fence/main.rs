@@ -6,4 +6,5 @@ mod live;
 mod postgres;
 mod runs;
 mod site;
+mod start;
 mod words;

@@ -14,14 +14,14 @@ const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const SOCKET: &str = "GET /socket HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A WebSocket that is open.
-async fn socket(hub: &Hub) -> Wire {
+pub(crate) async fn socket(hub: &Hub) -> Wire {
     let mut wire = Wire::connect(hub.addr("public")).await;
     wire.send(SOCKET).await;
     assert_eq!(wire.read_head().await.status, 101);
     wire
 }
 
-async fn echo(socket: &mut Wire, text: &str) {
+pub(crate) async fn echo(socket: &mut Wire, text: &str) {
     socket.send(text).await;
     assert_eq!(socket.read_exact(text.len()).await, text.as_bytes());
 }
@@ -225,6 +225,21 @@ async fn listeners_may_be_added_renamed_and_removed() {
 }
 
 #[tokio::test]
+async fn hundreds_of_listeners_that_nobody_asks_are_handed_over_in_time() {
+    let origin = Origin::start().await;
+    let tables: String = (0..300)
+        .map(|number| {
+            format!("[[listener]]\nname = \"quiet{number}\"\naddress = \"127.0.0.1:0\"\n\n")
+        })
+        .collect();
+    let config = config(&origin, "").replace("[[cluster]]", &(tables + "[[cluster]]"));
+    let mut hub = start(&config).await;
+    for _ in 0..2 {
+        upgrade(&mut hub).await;
+    }
+}
+
+#[tokio::test]
 async fn the_admin_api_on_a_unix_socket_is_handed_over_in_its_place() {
     let origin = Origin::start().await;
     let config = config(&origin, "").replacen("127.0.0.1:0", "unix:{dir}/admin.sock", 1);
@@ -285,5 +300,8 @@ async fn rollouts_go_on_in_the_new_process() {
         upgrade(&mut hub).await;
         let (_, body) = hub.admin("GET", "/v1/clusters", "").await;
         assert_eq!(body["clusters"][0]["active"], colour, "the ledger counts");
+        // Nobody starts a rollout while the one before has clients.
+        hub.wait_for_metric("hub_processes_draining", &[], |n| n == 0.0)
+            .await;
     }
 }

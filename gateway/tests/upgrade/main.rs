@@ -3,13 +3,15 @@
 //! New binaries that fail are `hub-fake-successor`'s doing; a build of the workspace puts it beside the
 //! gateway, and `cargo build -p hub-testkit` does.
 
+mod colours;
 mod good;
 mod manager;
 mod orphans;
 mod refused;
 mod sabotage;
+mod withdrawn;
 
-use hub_testkit::load::{Ask, Body, Running, Settings, closed};
+use hub_testkit::load::{Ask, Body, Counts, Running, Settings, closed};
 use hub_testkit::{Hub, Origin, Wire, WireResponse, demo_config};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -94,6 +96,8 @@ impl Load {
         let run = |connections, last: &'static str| {
             let settings = Settings {
                 connections,
+                // Some tests have a process stand still for seconds.
+                request_timeout: Duration::from_secs(30),
                 ..Settings::new(address)
             };
             closed(settings, move |_, request| {
@@ -120,5 +124,42 @@ impl Load {
         }
         assert!(requests > 0);
         (requests, connections)
+    }
+
+    /// Ends it; what came of its requests.
+    async fn counts(self) -> Vec<Counts> {
+        let mut counts = Vec::new();
+        for running in self.0 {
+            counts.push(running.stop().await.counts);
+        }
+        counts
+    }
+}
+
+/// Inode of the listening socket at this port of 127.0.0.1.
+fn inode(address: SocketAddr) -> String {
+    let wanted = format!("0100007F:{:04X} 00000000:0000 0A", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let line = table.lines().find(|line| line.contains(&wanted));
+    let inode = line.and_then(|line| line.split_whitespace().nth(9));
+    format!("socket:[{}]", inode.expect("somebody listens"))
+}
+
+/// True where the process has this open.
+fn holds(pid: u64, what: &str) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut entries = entries.into_iter().flatten().flatten();
+    entries.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|path| path == *what))
+}
+
+/// Waits until a signal has stopped this process.
+async fn stopped(pid: u32) {
+    let is_stopped = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+        let (_, rest) = stat.rsplit_once(") ").expect("a name");
+        rest.starts_with('T')
+    };
+    while !is_stopped() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

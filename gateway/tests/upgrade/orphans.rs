@@ -1,7 +1,7 @@
 //! What a new process does whose predecessor dies, or is none: this test plays the predecessor.
 
-use crate::{PATIENCE, begin, binary, config, start, status, upgrade};
-use hub_testkit::{Origin, Signal, demo_config};
+use crate::{PATIENCE, ask, begin, binary, config, holds, inode, start, status, upgrade};
+use hub_testkit::{Gate, Origin, Reply, Signal, Wire, demo_config};
 use rustix::cmsg_space;
 use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -74,7 +74,8 @@ impl Successor {
             {"role": "admin", "at": {"tcp": at(&self.sockets[1])}, "kept": false},
         ]);
         let offer = json!({
-            "say": "offer", "protocol": 1, "version": "0", "upgrade": "this", "sockets": sockets,
+            "say": "offer", "protocol": 2, "version": "0", "upgrade": "this", "sockets": sockets,
+            "draining": [], "active": {},
         });
         self.say(&offer, &[]);
         let ready = self.hear();
@@ -113,6 +114,14 @@ impl Successor {
         std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
+    async fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?}: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -148,23 +157,54 @@ async fn a_new_process_without_sockets_ends_when_its_predecessor_turns_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_process_with_sockets_ends_too_where_its_predecessor_lives() {
-    let origin = Origin::start().await;
-    let mut successor = Successor::start(&origin);
-    successor.offer();
-    successor.pass_sockets();
-    assert_eq!(successor.hear()["say"], "serving");
-    let end = successor
-        .control
-        .get_ref()
-        .shutdown(std::net::Shutdown::Both);
-    end.expect("our own socket");
-    assert_eq!(successor.exit_code().await, Some(71));
-    assert!(
-        successor.log().contains("has turned away and lives"),
-        "{}",
-        successor.log()
-    );
+async fn a_new_process_with_sockets_ends_too_where_its_predecessor_lives_and_first_answers() {
+    let gate = Gate::closed();
+    let origin = Origin::builder()
+        .on("/slow", Reply::ok("whole").after(&gate))
+        .start()
+        .await;
+    // Turned away from, or told to, before it says that it takes over and after.
+    for (agreed, told) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut successor = Successor::start(&origin);
+        successor.offer();
+        successor.pass_sockets();
+        assert_eq!(successor.hear()["say"], "serving");
+        if agreed {
+            successor.say(&json!({"say": "commit"}), &[]);
+            assert_eq!(successor.hear()["say"], "taken");
+        }
+        let mut idle = Wire::connect(successor.address()).await;
+        assert_eq!(ask(&mut idle, crate::GET).await.status, 200);
+        let mut slow = Wire::connect(successor.address()).await;
+        let seen = origin.request_count();
+        slow.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .await;
+        origin.wait_for_requests(seen + 1).await;
+        if told {
+            let pid = i32::try_from(successor.child.id()).expect("a process id");
+            let pid = rustix::process::Pid::from_raw(pid).expect("one");
+            rustix::process::kill_process(pid, Signal::TERM).expect("it lives");
+            assert_eq!(successor.hear()["say"], "gave_up");
+        } else {
+            let end = successor
+                .control
+                .get_ref()
+                .shutdown(std::net::Shutdown::Both);
+            end.expect("our own socket");
+            successor.wait_for_log("has turned away and lives").await;
+        }
+        // Who was idle asks once more, and is told to go then.
+        let last = ask(&mut idle, crate::GET).await;
+        assert_eq!(
+            (last.status, last.header("connection")),
+            (200, Some("close"))
+        );
+        gate.let_one_pass();
+        assert_eq!(slow.read_response().await.text(), "whole");
+        assert_eq!(successor.exit_code().await, Some(71));
+        // It was never the one that serves.
+        assert!(!successor.log().contains("\"message\":\"serving\""));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,30 +216,22 @@ async fn both_take_connections_before_the_predecessor_commits() {
     assert_eq!(successor.hear()["say"], "serving");
     // Nobody accepts here, so whatever is answered was answered there.
     assert_eq!(status(successor.address()).await, 200);
-    successor.say(&json!({"say": "commit", "draining": []}), &[]);
+    successor.say(&json!({"say": "commit"}), &[]);
     assert_eq!(successor.hear()["say"], "taken");
-    successor.say(&json!({"say": "parted"}), &[]);
+    // The predecessor was asked for a reload behind the new process's back.
+    let path = successor.folder.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    let text = text.replace("drain_notice_ms = 0", "drain_notice_ms = 1");
+    std::fs::write(&path, text).expect("written");
+    successor.say(&json!({"say": "parted", "reload": true}), &[]);
     let admin = successor.sockets[1].local_addr().expect("an address");
-    let mut wire = hub_testkit::Wire::connect(admin).await;
+    let mut wire = Wire::connect(admin).await;
     wire.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;
     assert_eq!(wire.read_response().await.status, 200);
-}
-
-/// Inode of the listening socket at this port of 127.0.0.1.
-fn inode(address: SocketAddr) -> String {
-    let wanted = format!("0100007F:{:04X} 00000000:0000 0A", address.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-    let line = table.lines().find(|line| line.contains(&wanted));
-    let inode = line.and_then(|line| line.split_whitespace().nth(9));
-    format!("socket:[{}]", inode.expect("somebody listens"))
-}
-
-/// True where the process has this open.
-fn holds(pid: u64, what: &str) -> bool {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
-    let mut entries = entries.into_iter().flatten().flatten();
-    entries.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|path| path == *what))
+    successor
+        .wait_for_log("\"message\":\"a new configuration is in force\",\"trigger\":\"signal\"")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

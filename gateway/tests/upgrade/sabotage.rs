@@ -1,6 +1,7 @@
 //! New binaries that fail, at each step and in each way: the old process serves on, and no request is lost.
 
-use crate::{Load, begin, binary, config, fake, outcome, start, status};
+use crate::{Load, begin, binary, config, fake, outcome, start, status, stopped};
+use hub_testkit::hub::wait_gone;
 use hub_testkit::{Hub, Origin, Signal};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
@@ -34,6 +35,12 @@ async fn aborted(hub: &mut Hub, binary: Option<&Path>, parts: &[&str]) {
         aborted + 1.0
     );
     assert!(hub.is_running());
+    if let Some(pid) = last["to"]["pid"].as_u64() {
+        // One that had the sockets was told to withdraw, which is death to a fake.
+        wait_gone(u32::try_from(pid).expect("a process id")).await;
+        hub.wait_for_metric("hub_processes_draining", &[], |n| n == 0.0)
+            .await;
+    }
     // The process is the same, serves, and nothing is left behind.
     let (_, shown) = hub.admin("GET", "/v1/upgrade", "").await;
     assert_eq!(
@@ -41,10 +48,6 @@ async fn aborted(hub: &mut Hub, binary: Option<&Path>, parts: &[&str]) {
         (&json!(pid), &json!([]))
     );
     assert_eq!(status(hub.addr("public")).await, 200);
-    if let Some(pid) = last["to"]["pid"].as_u64() {
-        let gone = !Path::new(&format!("/proc/{pid}")).exists();
-        assert!(gone, "the new process is still there");
-    }
     println!("{why}");
 }
 
@@ -211,6 +214,36 @@ async fn a_configuration_that_the_new_process_cannot_use_changes_nothing() {
     crate::upgrade(&mut hub).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_wait_for_the_end_of_an_upgrade() {
+    let origin = Origin::start().await;
+    let config = config(&origin, "upgrade_timeout_ms = 2000\n");
+    let mut hub = start(&config).await;
+    hub.write_file("successor.script", "hello offer ready=all sockets hang");
+    let id = begin(&hub, json!({"binary": fake()})).await;
+    hub.wait_for_stderr("\"step\":\"handing_over\"").await;
+    hub.write_config(&config.replace("requests_per_second = 10000", "requests_per_second = 9999"));
+    let (code, body) = hub.reload().await;
+    assert_eq!(
+        (code, &body["error"]["code"]),
+        (409, &json!("upgrade_under_way"))
+    );
+    // Nobody waits for the outcome of this one.
+    hub.signal(Signal::HUP);
+    let last = outcome(&hub, &id).await;
+    assert!(last["why"].to_string().contains("did not serve"), "{last}");
+    hub.wait_for_stderr("\"trigger\":\"signal\"").await;
+    let log = hub.stderr();
+    let (aborted, reloaded) = (
+        log.find("the upgrade was aborted"),
+        log.find("a new configuration is in force"),
+    );
+    assert!(reloaded.is_some() && aborted.is_some(), "{log}");
+    // And one that is asked for now is done at once.
+    assert_eq!(hub.reload().await.0, 200);
+    crate::upgrade(&mut hub).await;
+}
+
 #[tokio::test]
 async fn a_control_socket_that_cannot_be_made_changes_nothing() {
     let origin = Origin::start().await;
@@ -258,7 +291,7 @@ async fn the_control_socket_is_the_child_s_alone_and_a_stranger_changes_nothing(
     assert_eq!(mode(&control) & 0o777, 0o600);
     // This test is of the same user and still no child of the gateway's.
     let mut stranger = hub_testkit::Wire::connect_unix(&control).await;
-    let hello = json!({"say": "hello", "protocol": 1, "version": "9"});
+    let hello = json!({"say": "hello", "protocol": 2, "version": "9"});
     stranger.try_send(format!("{hello}\n")).await.ok();
     stranger.wait_closed().await;
     hub.wait_for_stderr("a stranger has connected").await;
@@ -318,16 +351,4 @@ async fn killed_at(config: &str, step: &str) -> bool {
     assert_eq!((hub.pid(), status(hub.addr("public")).await), (old, 200));
     crate::upgrade(&mut hub).await;
     true
-}
-
-/// Waits until a signal has stopped this process.
-async fn stopped(pid: u32) {
-    let is_stopped = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
-        let (_, rest) = stat.rsplit_once(") ").expect("a name");
-        rest.starts_with('T')
-    };
-    while !is_stopped() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }

@@ -64,7 +64,7 @@ impl Successor {
                 if self.control.is_none() {
                     self.connect();
                 }
-                let protocol: u32 = value.parse().unwrap_or(1);
+                let protocol: u32 = value.parse().unwrap_or(2);
                 self.say(&json!({"say": "hello", "protocol": protocol, "version": "0.0.0-fake"}));
             }
             "offer" => {

@@ -123,6 +123,7 @@ pub(super) async fn command(
                 Failure::Plan(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_plan"),
                 Failure::Refused(_) => (StatusCode::CONFLICT, "refused"),
                 Failure::Upgrading => (StatusCode::CONFLICT, "upgrade_under_way"),
+                Failure::Draining(_) => (StatusCode::CONFLICT, "processes_draining"),
                 Failure::Ledger(_) | Failure::Ending => {
                     (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
                 }

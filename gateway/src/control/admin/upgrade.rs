@@ -40,7 +40,8 @@ pub(super) async fn begin(State(admin): State<Admin>, body: Bytes) -> Response {
                 Refused::UnderWay
                 | Refused::NotServing
                 | Refused::Draining(_)
-                | Refused::Rollout(_) => StatusCode::CONFLICT,
+                | Refused::Rollout(_)
+                | Refused::First => StatusCode::CONFLICT,
             };
             problem(status, refused.code(), refused.to_string())
         }

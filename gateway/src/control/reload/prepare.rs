@@ -1,10 +1,12 @@
 //! Everything of a reload that takes long and changes nothing: reading, checking, comparing, building.
 
-use super::{Options, Outcome, Queue, load, tell_warnings};
+use super::queue::Queue;
+use super::{Options, Outcome, load, tell_warnings};
 use crate::control::stamps::Stamps;
 use crate::front::tls;
 use crate::hub::Hub;
 use crate::snapshot::{Snapshot, colour_name};
+use crate::switch::admission::Wanted;
 use crate::telemetry::AccessLog;
 use crate::telemetry::access_log::Prepared as PreparedLog;
 use crate::telemetry::metrics::{CERTIFICATES_REJECTED, RouteKey};
@@ -17,13 +19,15 @@ use std::time::SystemTime;
 pub(super) enum Prepared {
     /// There is nothing to put in force.
     Done(Outcome),
-    /// This can be put in force, and nothing of that can fail.
+    /// This can be put in force.
     Ready(Box<Ready>),
 }
 
-/// A configuration that can be put in force.
+/// A configuration that can be put in force, if the ledger of migrations lets its colours pass.
 pub(super) struct Ready {
     pub(super) next: Arc<Snapshot>,
+    /// The colours that it brings into use, where there is a ledger of migrations.
+    pub(super) wanted: Option<Wanted>,
     pub(super) diff: Diff,
     /// Series of what is no more.
     pub(super) gone: Vec<RouteKey>,
@@ -109,12 +113,12 @@ fn prepare_config(
         return Ok(Prepared::Done(Outcome::Unchanged { hash: config.hash }));
     }
     let next = Snapshot::build(config, Some(current), hub);
-    if let Some(fence) = queue.fence.get() {
-        fence.runtime.block_on(fence.ledger.admits(&next))?;
-    }
+    let fence = queue.fence.get();
+    let wanted = fence.map(|fence| fence.runtime.block_on(fence.ledger.wanted(&next)));
     Ok(Prepared::Ready(Box::new(Ready {
         gone: next.lacks_of(current),
         next: Arc::new(next),
+        wanted,
         diff,
         certificates,
         rotated,

@@ -1,7 +1,8 @@
 //! The reload thread.
 
 use super::prepare::{self, Prepared, Ready};
-use super::{Options, Outcome, Queue, report};
+use super::queue::Queue;
+use super::{Options, Outcome, report};
 use crate::control::low::{LowThread, NoResult, nice};
 use crate::hub::Hub;
 use crate::service;
@@ -11,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedMutexGuard;
 
 /// How long the thread waits at most before it looks whether retired snapshots can be freed.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -56,6 +58,7 @@ impl Worker {
                     service::reloading(&self.hub);
                 }
                 let reloaded = catch_unwind(AssertUnwindSafe(|| self.reload(batch.options)));
+                self.queue.running.send_replace(false);
                 let outcome = reloaded.unwrap_or_else(|_| internal_error());
                 report(&self.hub, &batch, &outcome);
                 if !batch.options.dry_run {
@@ -98,14 +101,28 @@ impl Worker {
         };
         match prepared {
             Prepared::Done(outcome) => outcome,
-            Prepared::Ready(ready) => self.commit(*ready, began),
+            // Nobody else decides on colours until it is in force: what they are let in for still holds.
+            Prepared::Ready(ready) => match self.admitted(&ready) {
+                Ok(_turn) => self.commit(*ready, began),
+                Err(problems) => Outcome::Rejected { problems },
+            },
         }
+    }
+
+    /// Whether the colours may get requests that it brings into use. Short, but for rollouts' turn.
+    fn admitted(&self, ready: &Ready) -> Result<Option<OwnedMutexGuard<()>>, Vec<String>> {
+        let (Some(fence), Some(wanted)) = (self.queue.fence.get(), &ready.wanted) else {
+            return Ok(None);
+        };
+        let admitted = fence.ledger.admits(&ready.next, wanted);
+        fence.runtime.block_on(admitted).map(Some)
     }
 
     /// Puts it in force. Short, and nothing of it fails.
     fn commit(&mut self, ready: Ready, began: Instant) -> Outcome {
         let Ready {
             next,
+            wanted: _,
             diff,
             gone,
             certificates,

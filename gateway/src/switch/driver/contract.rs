@@ -67,6 +67,11 @@ impl Driver {
             return Ok(begun);
         }
         let asks = contract.when_running != WhenRunning::InForce;
+        if asks && let Some(who) = self.predecessors.told() {
+            return Err(StoreError::Refused(format!(
+                "contract step {number:04} of `{scope}` may not run: {who}; nobody here knows which colours those are on"
+            )));
+        }
         let snapshot = self.hub.snapshot();
         let mut guarded = Vec::new();
         for (index, cluster) in fence::on(&snapshot, scope) {
