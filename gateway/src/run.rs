@@ -15,7 +15,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limit::Limiter;
 use crate::service::{self, activation::Inherited, notify::Notifier};
 use crate::snapshot::Snapshot;
-use crate::switch::admission;
+use crate::switch::admission::{self, Unfit};
 use crate::switch::driver::{self, Found};
 use crate::switch::metrics::RolloutMetrics;
 use crate::switch::traffic::Switchboard;
@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use serve::Server;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 use tokio::runtime::Runtime;
 
@@ -117,7 +118,8 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         Ok(started) => started,
         Err(failure) => {
             if let Some(takeover) = &takeover {
-                control.block_on(takeover.give_up(&failure.to_string()));
+                let why = failure.to_string();
+                control.block_on(takeover.give_up(&why, Duration::ZERO));
             }
             return Err(failure);
         }
@@ -225,9 +227,12 @@ fn prepare(
         .transpose()?;
     let first = Snapshot::build(config, None, &shared);
     if let Some((store, _)) = &store {
-        let follows = takeover.map(|takeover| takeover.active());
+        let follows = takeover.map(|takeover| takeover.in_use());
         let admitted = admission::first(&first, &shared.switchboard, store, follows);
-        control.block_on(admitted).map_err(Failure::Schema)?;
+        control.block_on(admitted).map_err(|unfit| match unfit {
+            Unfit::Colours(problems) => Failure::Schema(problems),
+            Unfit::Ledger(why) => Failure::System(anyhow!(why)),
+        })?;
     }
     let lifecycle = Arc::new(Lifecycle::new(manager));
     let hub = Arc::new(Hub::new(first, shared, listeners, lifecycle));

@@ -17,8 +17,8 @@
 //! Until `taken` is read the old process serves as ever, and whatever goes wrong ends the child and nothing
 //! else. Both take connections from `serving` on, so that there is no moment in which nobody does. So a child
 //! that has the sockets may have clients: it is told to withdraw (SIGTERM), which is to take no more of them,
-//! finish with those that it has, and end; it is killed only where it does not, and drains behind the old
-//! process as a predecessor does. A new process whose predecessor goes away ends if it has no sockets. If it
+//! finish with those that it has, and end (`gave_up`); it is killed only where it does not, or does not say so
+//! soon, and drains behind the old process as a predecessor does. A new process whose predecessor goes away ends if it has no sockets. If it
 //! has them, it takes over where that one is dead, and withdraws where it lives.
 //!
 //! Invariant: the old process stops accepting only after it has read `taken` from a child that lives.
@@ -68,3 +68,7 @@ const TAKEN_MAX: Duration = Duration::from_secs(5);
 pub(crate) const WITHDRAW_IDLE_MAX: Duration = Duration::from_secs(5);
 /// What it may take beyond both, before it is killed.
 const WITHDRAW_END: Duration = Duration::from_secs(5);
+/// Longest of its drains that is waited for.
+const WITHDRAW_DRAIN_MAX: Duration = Duration::from_secs(3600);
+/// How soon it has to say that it withdraws. One that cannot would go on taking connections.
+const WITHDRAW_SAID_MAX: Duration = Duration::from_secs(3);

@@ -175,6 +175,7 @@ impl Conversation<'_> {
             outgoing: Some(outgoing),
             websocket,
             errand: None,
+            spare: Duration::ZERO,
             exchange,
         });
         let served = self.front.proxy.process_new_http(session, &self.shutdown);

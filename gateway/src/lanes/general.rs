@@ -40,7 +40,7 @@ use request::Outgoing;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 tokio::task_local! {
     /// What the front knows of the HTTP/2 stream that this task serves: pingora gives streams no
@@ -50,6 +50,8 @@ tokio::task_local! {
     pub(crate) static HANDOVER: Cell<Option<Box<Admitted>>>;
 }
 
+/// See [`Admitted::spare`].
+const SPARE: Duration = Duration::from_millis(500);
 /// See [`Context::reuse_retries`].
 const REUSE_RETRIES_MAX: u32 = 2;
 
@@ -73,6 +75,8 @@ pub(crate) struct Admitted {
     pub(crate) websocket: bool,
     /// It is the gateway's own.
     pub(crate) errand: Option<Errand>,
+    /// Beyond the first byte's timeout, so that pingora's own comes first.
+    pub(crate) spare: Duration,
 }
 
 /// What the record and the gateway's own answers say of a request: its session may be gone by then.
@@ -152,6 +156,16 @@ impl Admitted {
     }
 }
 
+/// The answer may be a stream of events, in which pauses are of any length.
+fn accepts_events(request: &RequestHeader) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let mut accepted = request.headers.get_all(http::header::ACCEPT).iter();
+    accepted.any(|value| {
+        let mut parts = value.as_bytes().windows(EVENTS.len());
+        parts.any(|part| part.eq_ignore_ascii_case(EVENTS))
+    })
+}
+
 impl Admitted {
     /// Picks the endpoint of a try.
     fn pick(&mut self, now: Instant) -> std::result::Result<(), Refusal> {
@@ -221,6 +235,7 @@ impl ProxyHttp for GeneralLane {
             outgoing: None,
             websocket: false,
             errand: None,
+            spare: Duration::ZERO,
         }));
         match verdict.refusal {
             None => Ok(false),
@@ -233,7 +248,7 @@ impl ProxyHttp for GeneralLane {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         // pingora shows the body's beginning again to each try.
@@ -257,9 +272,17 @@ impl ProxyHttp for GeneralLane {
         let pick = exchange.pick.as_ref().expect("pick just succeeded");
         let mut peer = exchange.snapshot.peers.get(pick).clone();
         if exchange.version == Version::Http2 {
-            // HTTP/1 sessions watch over a silent upstream themselves.
+            // HTTP/1 sessions watch over a silent upstream themselves. Here the deadline of the first byte
+            // ends the stream, unless pingora's own timeout, which leaves time for another colour, comes
+            // first. That one also bounds pauses within the answer.
             let cluster = &exchange.snapshot.config.clusters[pick.cluster()];
-            peer.options.read_timeout = Some(cluster.idle_timeout.max(cluster.first_byte_timeout));
+            let brief = fallback::may_leave_silence(exchange, &admitted.asked.method)
+                && !accepts_events(session.req_header());
+            admitted.spare = if brief { SPARE } else { Duration::ZERO };
+            peer.options.read_timeout = Some(match brief {
+                true => cluster.first_byte_timeout,
+                false => cluster.idle_timeout.max(cluster.first_byte_timeout),
+            });
         } else {
             // There is nothing to strip: see `Outgoing`.
             peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();

@@ -60,7 +60,8 @@ pub(super) async fn withdraw(hub: &Hub, takeover: &Takeover, why: &Failure) {
         why,
         "this process does not take over; it finishes with the clients that it has"
     );
-    tokio::join!(drain::withdraw(hub), takeover.give_up(&why));
+    let drain = hub.snapshot().config.gateway.drain_timeout;
+    tokio::join!(drain::withdraw(hub, drain), takeover.give_up(&why, drain));
     if !hub.access_log.shutdown(LAST_LINES) {
         tracing::warn!("the access log's last lines could not be written in time");
     }

@@ -42,7 +42,7 @@ pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
 
 /// The way out of a process that took connections beside another one, which goes on without it: no new ones,
 /// and those that are there as after a hand-over, for a few seconds; then requests alone, as in a drain.
-pub(super) async fn withdraw(hub: &Hub) {
+pub(super) async fn withdraw(hub: &Hub, longest: Duration) {
     // The other process speaks for the service.
     hub.lifecycle().service().silence();
     hub.listeners.iter().for_each(|one| one.close());
@@ -50,7 +50,7 @@ pub(super) async fn withdraw(hub: &Hub) {
     let connections = left_within(hub, WITHDRAW_IDLE_MAX).await;
     tracing::info!(connections, "withdrawing: requests are finished");
     hub.lifecycle().advance(Phase::Draining);
-    finish(hub, hub.snapshot().config.gateway.drain_timeout).await;
+    finish(hub, longest).await;
 }
 
 /// Connections that are left when nobody is, or after `grace`. Those of HTTP/1 are closed with their next

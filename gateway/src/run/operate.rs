@@ -181,8 +181,12 @@ async fn serve(
             _ = nudges.hang_up.recv() => reloader.nudge(ReloadTrigger::Signal),
             _ = nudges.user1.recv() => hub.access_log.reopen(),
             _ = nudges.user2.recv() => {
-                // Where it is refused, the log says why.
-                let _told = upgrader.begin(Order::default(), Trigger::Signal).await.map(drop);
+                // It may wait for a reload, and signals are heard meanwhile. Where it is refused, the log
+                // says why.
+                let upgrader = upgrader.clone();
+                tokio::spawn(async move {
+                    let _told = upgrader.begin(Order::default(), Trigger::Signal).await.map(drop);
+                });
             }
             () = ends.recv() => return End::Told,
             _ = handed_over.changed() => {

@@ -6,8 +6,10 @@
 //! Invariant: the judges hear of the failure as if the client had met it, and of nothing else.
 
 use super::{Exchange, Target, record};
-use crate::switch::watch::Ending;
+use crate::switch::watch::{Ending, Watch};
+use hub_config::runtime::Colour;
 use hub_core::Method;
+use std::sync::Arc;
 
 /// Sends the request to the old colour, where its route allows it, a rollout keeps both colours, its method
 /// is idempotent and nothing of its body is gone. True where the caller is to pick anew.
@@ -21,34 +23,16 @@ pub(crate) fn fall_back(
     ending: Ending,
     status: u16,
 ) -> bool {
-    let may_run_twice = match ending {
-        Ending::Timeout => method.is_safe(),
-        _ => method.is_idempotent(),
+    if body_gone {
+        return false;
+    }
+    let Some((target, colour, watch)) = other(exchange, method, ending) else {
+        return false;
     };
-    let (Some(route), Some(target), Some(guard)) =
-        (exchange.route, exchange.target, exchange.guard())
-    else {
+    let Some(guard) = exchange.guard() else {
         return false;
     };
     let snapshot = &exchange.snapshot;
-    if exchange.first_colour.is_some()
-        || !snapshot.config.routes[route].retry_other_colour
-        || !may_run_twice
-        || body_gone
-        || has_own_colour(exchange, target.cluster)
-    {
-        return false;
-    }
-    let Some((colour, watch)) = guard.fallback() else {
-        return false;
-    };
-    if snapshot
-        .clusters
-        .endpoints(target.cluster, colour)
-        .is_empty()
-    {
-        return false;
-    }
     let counters = snapshot.upstream(target.cluster, target.colour);
     if !watch.budget.take() {
         counters.over_budget();
@@ -66,6 +50,35 @@ pub(crate) fn fall_back(
     exchange.first_colour = Some(target.colour);
     exchange.move_to(Target { colour, ..target }, Some(guard));
     true
+}
+
+/// Whether a request that gets no answer in time may go to the old colour.
+pub(crate) fn may_leave_silence(exchange: &Exchange, method: &Method) -> bool {
+    other(exchange, method, Ending::Timeout).is_some()
+}
+
+/// Where the request is, the colour that it may go to, and whose budget counts it.
+fn other(
+    exchange: &Exchange,
+    method: &Method,
+    ending: Ending,
+) -> Option<(Target, Colour, Arc<Watch>)> {
+    let may_run_twice = match ending {
+        Ending::Timeout => method.is_safe(),
+        _ => method.is_idempotent(),
+    };
+    let (route, target, guard) = (exchange.route?, exchange.target?, exchange.guard()?);
+    let snapshot = &exchange.snapshot;
+    if exchange.first_colour.is_some()
+        || !snapshot.config.routes[route].retry_other_colour
+        || !may_run_twice
+        || has_own_colour(exchange, target.cluster)
+    {
+        return None;
+    }
+    let (colour, watch) = guard.fallback()?;
+    let endpoints = snapshot.clusters.endpoints(target.cluster, colour);
+    (!endpoints.is_empty()).then_some((target, colour, watch))
 }
 
 fn has_own_colour(exchange: &Exchange, cluster: usize) -> bool {

@@ -27,10 +27,16 @@ pub(crate) enum Inadmissible {
     /// A contract step has taken away what it needs, and no migration brings that back.
     #[error("{0}")]
     Contracted(String),
-    /// A database is behind, or something is not known.
+    /// A database is behind, or what the colour needs is not known.
     #[error("{0}")]
     Unready(String),
+    /// Which steps a database has is not known.
+    #[error("{0}")]
+    Unknown(String),
 }
+
+/// Colours that somebody is on, by cluster.
+pub(crate) type InUse = BTreeMap<String, BTreeSet<Colour>>;
 
 /// The colours that a snapshot would bring into use, by position of their cluster, and what each can run on.
 #[derive(Debug)]
@@ -76,7 +82,7 @@ async fn fits(
     for scope in schema.map_or(&[][..], |schema| &schema.scopes) {
         let steps = ledger.list(scope).await.map_err(|error| {
             let why = format!("the ledger of migrations cannot be read: {error}");
-            Inadmissible::Unready(why)
+            Inadmissible::Unknown(why)
         })?;
         schema::fits(scope, range, &steps).map_err(|misfit| {
             let (name, min, max) = (colour_name(colour), range.min, range.max);
@@ -90,6 +96,29 @@ async fn fits(
         })?;
     }
     Ok(())
+}
+
+/// Colours that somebody is on by the snapshot in force, in clusters whose releases need a schema: those that
+/// requests go to, and those that tenants are kept on.
+pub(crate) fn in_use(snapshot: &Snapshot, board: &Switchboard) -> InUse {
+    let mut used = InUse::new();
+    let clusters = snapshot.config.clusters.iter().zip(&*snapshot.routing);
+    for (cluster, taken) in clusters.filter(|(cluster, _)| cluster.schema.is_some()) {
+        // A rollout may have decided since the snapshot was taken.
+        let present = board.present(&cluster.name);
+        let routing = &present.as_ref().unwrap_or(taken).routing;
+        let colours = [Colour::Blue, Colour::Green];
+        let reached = colours.into_iter().filter(|one| routing.reaches(*one));
+        used.insert(cluster.name.clone(), reached.collect());
+    }
+    for (_, tenant) in snapshot.config.tenants.iter() {
+        for (index, colour) in tenant.overlay.iter().flat_map(|overlay| &overlay.colours) {
+            if let Some(used) = used.get_mut(&snapshot.config.clusters[*index].name) {
+                used.insert(*colour);
+            }
+        }
+    }
+    used
 }
 
 /// Colours that `next` sends somebody to: the configured one of a cluster that no rollout has decided on,
@@ -176,36 +205,57 @@ impl Inadmissible {
         match self {
             Self::Contracted(why) => Self::Contracted(told(why)),
             Self::Unready(why) => Self::Unready(told(why)),
+            Self::Unknown(why) => Self::Unknown(told(why)),
         }
     }
 }
 
+/// Why a process may not begin to serve by its first snapshot.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// Colours that cannot run on their databases, and why.
+    Colours(Vec<String>),
+    /// The ledger of migrations says nothing.
+    Ledger(String),
+}
+
 /// Whether a process may begin to serve by its first snapshot. `follows` is what the process that it takes
-/// over from has in use, by cluster; `None` for a start, where nobody serves meanwhile: a database that is
-/// behind, or a colour that cannot say what it needs, is then a warning, since the gateway has to serve for
-/// either to be mended.
+/// over from has in use; `None` for a start.
+///
+/// At a start nobody serves meanwhile. So only what the file itself says is held against it: no application
+/// is asked, whose answer may be late, or another one by the time of the next try. And a database that is
+/// behind is a warning, since the gateway has to serve for that to be mended.
 ///
 /// # Errors
-/// Which colours cannot run on their databases, and why.
+/// Why not.
 pub(crate) async fn first(
     first: &Snapshot,
     board: &Switchboard,
     ledger: &dyn MigrationLedger,
-    follows: Option<&BTreeMap<String, Colour>>,
-) -> Result<(), Vec<String>> {
+    follows: Option<&InUse>,
+) -> Result<(), Unfit> {
+    let says_itself = |cluster: &str| {
+        let mut clusters = first.config.clusters.iter();
+        let schema = clusters.find_map(|one| (one.name == cluster).then_some(one.schema.as_ref()));
+        schema
+            .flatten()
+            .is_some_and(|schema| schema.ranges == SchemaRanges::Health)
+    };
     let in_use = |cluster: &str, colour: Colour| {
-        let followed = follows.and_then(|follows| follows.get(cluster));
         let decided = board.is_decided(cluster).then(|| board.present(cluster));
-        followed == Some(&colour)
-            || decided
-                .flatten()
-                .is_some_and(|present| present.routing.reaches(colour))
+        let reached = decided.flatten();
+        reached.is_some_and(|present| present.routing.reaches(colour))
+            || match follows {
+                Some(used) => used.get(cluster).is_some_and(|used| used.contains(&colour)),
+                None => says_itself(cluster),
+            }
     };
     let wanted = Wanted::read(first, board, &in_use).await;
     let mut refused = Vec::new();
     let problems = wanted.admit(first, board, &in_use, ledger).await;
     for problem in problems.err().into_iter().flatten() {
         match problem {
+            Inadmissible::Unknown(why) => return Err(Unfit::Ledger(why)),
             Inadmissible::Unready(why) if follows.is_none() => {
                 tracing::warn!(why, "a colour may not be able to run on its databases");
             }
@@ -214,6 +264,6 @@ pub(crate) async fn first(
     }
     match refused.is_empty() {
         true => Ok(()),
-        false => Err(refused),
+        false => Err(Unfit::Colours(refused)),
     }
 }

@@ -4,7 +4,7 @@
 //! contract step asks the [`GuardedLedger`], which hands the question to the driver: so no rollout starts while it is
 //! answered, and none that starts later overlooks the step, which is in the ledger by then.
 
-use super::admission::Wanted;
+use super::admission::{self, Wanted};
 use super::driver::Failure;
 use super::schema;
 use crate::hub::Hub;
@@ -201,10 +201,8 @@ impl GuardedLedger {
 
     /// What the colours can run on that a reload to `next` would bring into use.
     pub(crate) async fn wanted(&self, next: &Snapshot) -> Wanted {
-        Wanted::read(next, &self.hub.switchboard, &|cluster, colour| {
-            self.is_in_use(cluster, colour)
-        })
-        .await
+        let in_use = self.in_use();
+        Wanted::read(next, &self.hub.switchboard, &in_use).await
     }
 
     /// Whether a reload may put this snapshot in force: it must not bring a colour into use that cannot run
@@ -218,7 +216,7 @@ impl GuardedLedger {
         wanted: &Wanted,
     ) -> Result<OwnedMutexGuard<()>, Vec<String>> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let in_use = |cluster: &str, colour| self.is_in_use(cluster, colour);
+        let in_use = self.in_use();
         let board = &self.hub.switchboard;
         match wanted.admit(next, board, &in_use, &*self.inner).await {
             Ok(()) => Ok(turn),
@@ -226,9 +224,10 @@ impl GuardedLedger {
         }
     }
 
-    fn is_in_use(&self, cluster: &str, colour: Colour) -> bool {
-        let present = self.hub.switchboard.present(cluster);
-        present.is_some_and(|present| present.routing.reaches(colour))
+    /// Whether somebody is on a colour of a cluster now.
+    fn in_use(&self) -> impl Fn(&str, Colour) -> bool + use<> {
+        let used = admission::in_use(&self.hub.snapshot(), &self.hub.switchboard);
+        move |cluster, colour| used.get(cluster).is_some_and(|used| used.contains(&colour))
     }
 
     /// The databases that some cluster names, and those that have a step, by name.

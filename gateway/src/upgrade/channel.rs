@@ -4,7 +4,7 @@
 //! Messages, and the descriptors of one, have a bound.
 
 use super::sockets::Offered;
-use hub_config::runtime::Colour;
+use crate::switch::admission::InUse;
 use rustix::cmsg_space;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::net::{
@@ -12,7 +12,6 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use tokio::io::Interest;
@@ -39,9 +38,9 @@ pub(super) enum Message {
         sockets: Vec<Offered>,
         #[serde(default)]
         draining: Vec<u32>,
-        /// The colour that clients are on, by cluster.
+        /// The colours that clients are on, by cluster, where releases need a schema.
         #[serde(default)]
-        active: BTreeMap<String, Colour>,
+        in_use: InUse,
     },
     Ready {
         /// Hash of its configuration.
@@ -66,6 +65,9 @@ pub(super) enum Message {
     /// The new process goes, and says why.
     GaveUp {
         why: String,
+        /// How long its requests may take to end, in milliseconds.
+        #[serde(default)]
+        drain_ms: u64,
     },
 }
 

@@ -9,6 +9,7 @@ use super::{HELLO_MAX, PROTOCOL, SERVING_MAX, TAKEN_MAX};
 use crate::control::admin::{AdminSocket, Gate};
 use crate::front::listener::Source;
 use crate::hub::Hub;
+use crate::switch::admission;
 use parking_lot::Mutex;
 use rustix::fd::{AsFd as _, OwnedFd};
 use std::io;
@@ -69,19 +70,20 @@ impl Step {
 // === impl Handover ===
 
 impl Handover<'_> {
-    /// Hands everything over to `child`. Until this returns well, this process serves, and is to go on
-    /// serving.
+    /// Hands everything over to `child`, by way of `channel`, which is there once it has said hello. Until this
+    /// returns well, this process serves, and is to go on serving.
     pub(super) async fn to(
         &self,
         child: &mut Child,
         control: &ControlSocket,
-    ) -> Result<Channel, Error> {
+        channel: &mut Option<Channel>,
+    ) -> Result<(), Error> {
         (self.told)(Step::Starting, None);
-        let mut channel = self.greet(child, control).await?;
+        let channel = channel.insert(self.greet(child, control).await?);
         let offered = self.offered();
-        self.offer(child, &channel, &offered).await?;
+        self.offer(child, channel, &offered).await?;
         let longest = self.left();
-        let ready = self.hear(child, &mut channel, "prepare", longest).await?;
+        let ready = self.hear(child, channel, "prepare", longest).await?;
         let Message::Ready { claims, .. } = ready else {
             return Err(unexpected("prepare", &ready));
         };
@@ -92,9 +94,8 @@ impl Handover<'_> {
             return Err(io::Error::other("it claims what was not offered").into());
         }
         (self.told)(Step::HandingOver, None);
-        self.pass_sockets(child, &channel, &offered, &claims)
-            .await?;
-        let serving = self.hear(child, &mut channel, "serve", SERVING_MAX).await?;
+        self.pass_sockets(child, channel, &offered, &claims).await?;
+        let serving = self.hear(child, channel, "serve", SERVING_MAX).await?;
         if !matches!(serving, Message::Serving) {
             return Err(unexpected("serve", &serving));
         }
@@ -103,14 +104,12 @@ impl Handover<'_> {
         self.gate.send_replace(Gate::Paused);
         let sent = timeout(TAKEN_MAX, channel.send(&Message::Commit)).await;
         self.sent(child, sent, "take over").await?;
-        let taken = self
-            .hear(child, &mut channel, "take over", TAKEN_MAX)
-            .await?;
+        let taken = self.hear(child, channel, "take over", TAKEN_MAX).await?;
         if !matches!(taken, Message::Taken) {
             return Err(unexpected("take over", &taken));
         }
         match child.try_wait() {
-            Ok(None) => Ok(channel),
+            Ok(None) => Ok(()),
             Ok(Some(status)) => Err(Error::Ended {
                 what: "take over",
                 how: status.to_string(),
@@ -212,16 +211,13 @@ impl Handover<'_> {
         let draining = self.predecessors.descriptors();
         let descriptors = draining.iter().map(|(_, handle)| handle.get_ref().as_fd());
         let descriptors: Vec<_> = descriptors.collect();
-        let snapshot = self.hub.snapshot();
-        let clusters = snapshot.config.clusters.iter().zip(&*snapshot.routing);
-        let active = clusters.map(|(one, routed)| (one.name.clone(), routed.routing.active));
         let message = Message::Offer {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             upgrade: self.id.to_owned(),
             sockets: offered.to_vec(),
             draining: draining.iter().map(|(pid, _)| *pid).collect(),
-            active: active.collect(),
+            in_use: admission::in_use(&self.hub.snapshot(), &self.hub.switchboard),
         };
         let sent = timeout(self.left(), channel.send_with(&message, &descriptors)).await;
         self.sent(child, sent, "prepare").await
@@ -254,7 +250,7 @@ impl Handover<'_> {
     ) -> Result<Message, Error> {
         let longest = longest.min(self.left());
         match timeout(longest, channel.receive()).await {
-            Ok(Ok(Some(Message::GaveUp { why }))) => Err(Error::GaveUp(why)),
+            Ok(Ok(Some(Message::GaveUp { why, .. }))) => Err(Error::GaveUp(why)),
             Ok(Ok(Some(message))) => Ok(message),
             Ok(Ok(None)) => Err(ended(child, what).await),
             Ok(Err(error)) if is_gone(&error) => Err(ended(child, what).await),

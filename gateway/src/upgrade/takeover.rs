@@ -5,10 +5,10 @@ use super::predecessors::{self, Predecessors};
 use super::sockets::{Offer, Place, Role};
 use super::{PROTOCOL, SOCKET};
 use crate::front::listener::Source;
+use crate::switch::admission::InUse;
 use anyhow::{Context as _, bail};
-use hub_config::runtime::{AdminAddress, Colour};
+use hub_config::runtime::AdminAddress;
 use rustix::fd::OwnedFd;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
@@ -30,7 +30,7 @@ pub(crate) struct Takeover {
     old: Old,
     /// Those that drain behind it.
     draining: Vec<(u32, OwnedFd)>,
-    active: BTreeMap<String, Colour>,
+    in_use: InUse,
     began: Instant,
 }
 
@@ -93,7 +93,7 @@ impl Takeover {
                 upgrade,
                 sockets,
                 draining,
-                active,
+                in_use,
             }) => {
                 let handles = channel.take(draining.len())?;
                 Ok(Some(Self {
@@ -106,7 +106,7 @@ impl Takeover {
                         handle,
                     },
                     draining: draining.into_iter().zip(handles).collect(),
-                    active,
+                    in_use,
                     began,
                 }))
             }
@@ -118,9 +118,9 @@ impl Takeover {
         }
     }
 
-    /// The colour that clients of the process that serves are on, by cluster.
-    pub(crate) fn active(&self) -> &BTreeMap<String, Colour> {
-        &self.active
+    /// The colours that clients of the process that serves are on.
+    pub(crate) fn in_use(&self) -> &InUse {
+        &self.in_use
     }
 
     /// The socket of the listener `name` at `wanted`, if it is offered: where it is bound, and whose it is.
@@ -267,11 +267,12 @@ impl Takeover {
         }
     }
 
-    /// Says why this process will not serve.
-    pub(crate) async fn give_up(&self, why: &str) {
+    /// Says why this process will not serve, and how long the requests that it has may take.
+    pub(crate) async fn give_up(&self, why: &str, drain: Duration) {
         let end = why.floor_char_boundary(WHY_BYTES_MAX);
         let why = why[..end].to_owned();
-        let message = Message::GaveUp { why };
+        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        let message = Message::GaveUp { why, drain_ms };
         let said = timeout(OFFER_MAX, self.channel.send(&message));
         // Where nobody hears it, it is on stderr all the same.
         let _unheard = said.await.map(drop);

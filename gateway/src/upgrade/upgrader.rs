@@ -1,5 +1,7 @@
 //! What operators ask for: begins upgrades, refuses them, and tells how they ended.
 
+use super::DRAINING_MAX;
+use super::channel::{Channel, Message};
 use super::child::{self, Program};
 use super::control_socket::{self, ControlSocket};
 use super::error::Error;
@@ -8,7 +10,6 @@ use super::history::{State, Upgrade};
 use super::order::{Order, Refused, Trigger, may_be_left};
 use super::predecessors::Predecessors;
 use super::takeover::Handed;
-use super::{DRAINING_MAX, WITHDRAW_END, WITHDRAW_IDLE_MAX, channel, channel::Message};
 use crate::control::admin::Gate;
 use crate::control::audit;
 use crate::control::reload::{HeldReloads, Reloader};
@@ -31,7 +32,7 @@ use uuid::Uuid;
 const PARTED_MAX: Duration = Duration::from_secs(1);
 
 /// How long the end of a process may take to be noticed.
-const NOTICE_MAX: Duration = Duration::from_millis(250);
+const NOTICE_MAX: Duration = Duration::from_secs(1);
 
 /// Begins upgrades. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -192,13 +193,11 @@ impl Inner {
         if !binary.is_absolute() {
             return Err(Refused::Path(binary));
         }
-        // In this order: a reload that is at work may wait for the turn that rollouts are held by.
-        let reloads = self.reloader.hold().await;
-        let rollouts = match &self.rollouts {
-            Some(rollouts) => Some(rollouts.hold().await.map_err(Refused::Rollout)?),
-            None => None,
+        let mut ending = self.ending.subscribe();
+        let still = tokio::select! {
+            still = self.hold() => still?,
+            _ = ending.wait_for(|ending| *ending) => return Err(Refused::NotServing),
         };
-        let still = Still { reloads, rollouts };
         let (timeout, grace) = {
             let snapshot = self.hub.snapshot();
             let gateway = &snapshot.config.gateway;
@@ -227,6 +226,17 @@ impl Inner {
         Ok((id, async move { inner.run(run, still, turn).await }))
     }
 
+    /// Has reloads and rollouts stand still, once a reload that is at work is over.
+    async fn hold(&self) -> Result<Still, Refused> {
+        // In this order: the reload may wait for the turn that rollouts are held by.
+        let reloads = self.reloader.hold().await;
+        let rollouts = match &self.rollouts {
+            Some(rollouts) => Some(rollouts.hold().await.map_err(Refused::Rollout)?),
+            None => None,
+        };
+        Ok(Still { reloads, rollouts })
+    }
+
     async fn run(&self, run: Run, still: Still, turn: OwnedMutexGuard<()>) {
         let began = Instant::now();
         tracing::info!(
@@ -236,21 +246,32 @@ impl Inner {
             "an upgrade begins"
         );
         service::upgrading(&self.hub, run.timeout);
-        let mut child = Guarded(None);
+        let (mut child, mut channel) = (Guarded(None), None);
         let mut ending = self.ending.subscribe();
         let outcome = tokio::select! {
-            outcome = self.hand_over(&run, &mut child) => outcome,
+            outcome = self.hand_over(&run, &mut child, &mut channel) => outcome,
             _ = ending.wait_for(|ending| *ending) => Err(Error::Ending),
         };
         let took = began.elapsed();
         match outcome {
-            Ok(channel) => self.part(&run, child, &channel, still, took).await,
-            Err(error) => self.resume(&run, child, still, &error, took).await,
+            Ok(()) => {
+                let channel = channel.expect("what went well went over a channel");
+                self.part(&run, child, &channel, still, took).await;
+            }
+            Err(error) => {
+                self.resume(&run, (child, channel), still, &error, took)
+                    .await
+            }
         }
         drop(turn);
     }
 
-    async fn hand_over(&self, run: &Run, child: &mut Guarded) -> Result<channel::Channel, Error> {
+    async fn hand_over(
+        &self,
+        run: &Run,
+        child: &mut Guarded,
+        channel: &mut Option<Channel>,
+    ) -> Result<(), Error> {
         let folder = control_socket::parent();
         let control = ControlSocket::bind(&folder);
         let control = control.map_err(|source| Error::ControlSocket { folder, source })?;
@@ -277,7 +298,7 @@ impl Inner {
             ends: tokio::time::Instant::now() + run.timeout,
             told: &told,
         };
-        handover.to(child, &control).await
+        handover.to(child, &control, channel).await
     }
 
     /// Another process serves: leaves it all but the clients that are here.
@@ -285,7 +306,7 @@ impl Inner {
         &self,
         run: &Run,
         mut child: Guarded,
-        channel: &channel::Channel,
+        channel: &Channel,
         still: Still,
         took: Duration,
     ) {
@@ -328,7 +349,7 @@ impl Inner {
     async fn resume(
         &self,
         run: &Run,
-        mut child: Guarded,
+        (mut child, channel): (Guarded, Option<Channel>),
         still: Still,
         error: &Error,
         took: Duration,
@@ -336,7 +357,9 @@ impl Inner {
         // First of all, so that rollouts know of it when they go on. It decides nothing: that begins with
         // `parted`, which it will not hear.
         match child.0.take() {
-            Some(child) if self.has_passed_sockets() => self.withdraw(child),
+            Some(one) if self.has_passed_sockets() => {
+                child::withdraw(one, channel, &self.predecessors);
+            }
             Some(mut child) => drop(child::end(&mut child).await),
             None => {}
         }
@@ -364,13 +387,6 @@ impl Inner {
         let last = self.last.lock();
         let state = last.as_ref().map(|last| &last.state);
         matches!(state, Some(State::UnderWay(step)) if *step >= Step::HandingOver)
-    }
-
-    /// Has a child end that may have clients; until it has, it drains behind this process.
-    fn withdraw(&self, child: Child) {
-        let drain = self.hub.snapshot().config.gateway.drain_timeout;
-        let longest = WITHDRAW_IDLE_MAX + drain + WITHDRAW_END;
-        child::withdraw(child, &self.predecessors, longest);
     }
 
     fn set(&self, state: State, took: Duration) {

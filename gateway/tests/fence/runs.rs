@@ -62,13 +62,26 @@ async fn a_contract_step_that_the_database_has_is_written_down_whatever_the_clus
     let Some(site) = switched().await else {
         return;
     };
-    bar(&site).await;
-    let (status, barred) = begin(&site, 1, "take_over").await;
-    assert_eq!((status, &barred["error"]["code"]), (409, &json!("refused")));
-    assert!(!contracted(&site).await);
-    let (status, begun) = begin(&site, 1, "in_force").await;
+    let (status, begun) = begin(&site, 1, "refuse").await;
     assert_eq!((status, &begun["state"]), (200, &json!("running")));
-    assert!(contracted(&site).await, "rollouts hear of it");
+    bar(&site).await;
+    let (status, barred) = begin(&site, 2, "take_over").await;
+    assert_eq!((status, &barred["error"]["code"]), (409, &json!("refused")));
+    let (status, begun) = begin(&site, 2, "in_force").await;
+    assert_eq!((status, &begun["state"]), (200, &json!("running")));
+}
+
+#[tokio::test]
+async fn a_contract_step_that_some_database_has_and_the_ledger_lacks_is_asked_about() {
+    let Some(site) = switched().await else {
+        return;
+    };
+    bar(&site).await;
+    for when_running in ["in_force", "take_over"] {
+        let (status, barred) = begin(&site, 1, when_running).await;
+        assert_eq!((status, &barred["error"]["code"]), (409, &json!("refused")));
+    }
+    assert!(!contracted(&site).await);
 }
 
 #[tokio::test]

@@ -77,3 +77,18 @@ async fn an_upgrade_brings_no_colour_into_use_that_is_not_ready_and_leaves_alone
     let log = hub.stderr();
     assert!(log.contains("step 0002 is needed"), "{log}");
 }
+
+#[tokio::test]
+async fn a_colour_that_a_tenant_is_kept_on_already_stands_in_the_way_of_nothing() {
+    let kept = "[[tenant]]\nid = \"loc_1\"\ncolours = { app = \"green\" }\n";
+    // Green lacks step 0002, which a start has to live with.
+    let Some(mut site) = Site::start(RANGES, kept).await else {
+        return;
+    };
+    let more = format!("{kept}\n[[tenant]]\nid = \"loc_2\"\n");
+    site.hub.write_config(&site.config(RANGES, &more));
+    let (status, outcome) = site.hub.reload().await;
+    assert_eq!(status, 200, "{outcome}");
+    assert_eq!(upgraded(&site).await["state"], "committed");
+    site.hub.wait_for_successor().await;
+}

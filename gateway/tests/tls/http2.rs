@@ -4,7 +4,7 @@ use crate::{client_config, handshake, start};
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use http::{HeaderMap, Request, StatusCode};
-use hub_testkit::{Behaviour, Ca, Gate, Hub, Origin, Reply, Signal};
+use hub_testkit::{Behaviour, Ca, Gate, Hub, Origin, Reply, Signal, demo_config};
 use rustls::ClientConfig;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -288,6 +288,60 @@ async fn a_client_that_says_goodbye_late_is_not_reset() {
     }
     stream.shutdown().await.expect("it reads on");
     assert!(hub.wait_exit().await.success());
+}
+
+#[tokio::test]
+async fn a_new_colour_that_hangs_is_left_for_the_old_one() {
+    let store = tempfile::tempdir().expect("a folder");
+    let blue = Origin::builder().colour("blue").start().await;
+    let green = Origin::builder().colour("green");
+    let green = green.on("/work", Behaviour::Hang).start().await;
+    let ca = Ca::new("public authority");
+    let leaf = ca.issue(&["a.test"]);
+    let config = demo_config("127.0.0.1:1")
+        .replace(
+            "endpoints = { blue = [\"127.0.0.1:1\"] }\n",
+            &format!(
+                "endpoints = {{ blue = [\"{}\"], green = [\"{}\"] }}\nfirst_byte_timeout_ms = 300\n",
+                blue.endpoint(),
+                green.endpoint()
+            ),
+        )
+        .replace("[[route]]\n", "[[route]]\nretry_other_colour = true\n")
+        .replace(
+            "name = \"public\"\naddress = \"127.0.0.1:0\"\n",
+            "name = \"public\"\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ certificate_file = \"{dir}/0.pem\", key_file = \"{dir}/0.key\" }] }\n",
+        )
+        + &format!("\n[store]\ndirectory = {:?}\n", store.path().display().to_string());
+    let hub = Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
+        .file("0.pem", &leaf.certificate_pem)
+        .file("0.key", &leaf.key_pem)
+        .config(&config)
+        .start()
+        .await;
+    let plan = r#"{"stages": [{"percent": 99.99, "observe_seconds": 600}], "baseline_seconds": 0}"#;
+    let (status, begun) = hub.admin("POST", "/v1/rollouts/app/start", plan).await;
+    assert_eq!(status, 200, "{begun}");
+    hub.wait_for_stderr("\"to\":\"canary\"").await;
+    let client = Http2::connect(&hub, &ca).await;
+    for _ in 0..2 {
+        let answer = client.ask(request("GET", "/work", &[]), b"").await;
+        let colour = answer.headers.get("x-colour").map(|value| value.as_bytes());
+        assert_eq!(
+            (answer.status.as_u16(), colour),
+            (200, Some(b"blue".as_slice()))
+        );
+    }
+    // Whoever may wait long for the next event gets no second try, and a POST neither.
+    for (method, headers) in [
+        ("GET", &[("accept", "text/html, text/event-stream")][..]),
+        ("POST", &[]),
+    ] {
+        let refused = client.send(request(method, "/work", headers), b"").await;
+        assert!(refused.is_err(), "its stream is reset");
+    }
+    let line = hub.wait_for_log_line(|line| line["path"] == "/work").await;
+    assert_eq!(line["first_colour"], "green");
 }
 
 #[tokio::test]

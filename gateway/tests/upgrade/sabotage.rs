@@ -138,6 +138,21 @@ async fn a_new_process_that_fails_at_any_step_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_has_the_sockets_and_does_not_withdraw_is_killed() {
+    let origin = Origin::start().await;
+    let mut hub = start(&config(&origin, "upgrade_timeout_ms = 2000\n")).await;
+    // A signal that is ignored stays so in what a shell executes.
+    let deaf = format!(
+        "#!/bin/sh\ntrap '' TERM\nexec {} \"$@\"\n",
+        fake().display()
+    );
+    let deaf = program(&hub, "deaf", deaf, 0o755);
+    hub.write_file("successor.script", "hello offer ready=all sockets hang");
+    aborted(&mut hub, Some(&deaf), &["did not serve within"]).await;
+    hub.wait_for_stderr("does not say that it withdraws").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_run_changes_nothing() {
     let origin = Origin::start().await;
     let mut hub = start(&config(&origin, "upgrade_timeout_ms = 2000\n")).await;

@@ -261,3 +261,26 @@ async fn a_look_at_a_file_that_is_missing_does_not_make_it() {
     assert_eq!(database.history().await.unwrap(), []);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_lock_file_that_leads_elsewhere_is_not_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.db");
+    let mut app = App::new(&Location::Embedded(path.clone())).await;
+    app.write("0001_one.expand.sql", "CREATE TABLE one (id INTEGER);");
+    let lock = path.with_added_extension("migrate-lock");
+    let victim = path.with_file_name("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    let lead: [fn(&std::path::Path, &std::path::Path) -> std::io::Result<()>; 2] = [
+        |to, from| std::os::unix::fs::symlink(to, from),
+        |to, from| std::fs::hard_link(to, from),
+    ];
+    for lead in lead {
+        lead(&victim, &lock).unwrap();
+        let error = app.run(Kind::Expand).await.unwrap_err();
+        assert!(!matches!(error, MigrateError::Busy(_)), "{error}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        std::fs::remove_file(&lock).unwrap();
+    }
+    assert_eq!(app.run(Kind::Expand).await.unwrap().applied, [1]);
+}

@@ -57,13 +57,15 @@ impl Worker {
                 if !batch.options.dry_run {
                     service::reloading(&self.hub);
                 }
+                // Whoever waits for its end waits until all has been told of it.
+                let running = Running(Arc::clone(&self.queue));
                 let reloaded = catch_unwind(AssertUnwindSafe(|| self.reload(batch.options)));
-                self.queue.running.send_replace(false);
                 let outcome = reloaded.unwrap_or_else(|_| internal_error());
                 report(&self.hub, &batch, &outcome);
                 if !batch.options.dry_run {
                     service::reloaded(&self.hub, &outcome);
                 }
+                drop(running);
                 for job in batch.jobs.drain(..) {
                     // Whoever asked may have given up waiting; the outcome is in the log.
                     let _asker_gone = job.done.send(outcome.clone());
@@ -154,6 +156,15 @@ impl Worker {
             diff,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         }
+    }
+}
+
+/// A reload is at work, until this is dropped.
+struct Running(Arc<Queue>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_replace(false);
     }
 }
 

@@ -23,7 +23,8 @@ pub(super) fn arm_deadlines(admitted: &mut Admitted, body_done: bool, answered: 
     } else if body_done && !answered {
         // pingora tells the end of a request without a body twice.
         let began = *exchange.upstream_began.get_or_insert_with(Instant::now);
-        Some((began + cluster.first_byte_timeout, Reason::UpstreamTimeout))
+        let longest = cluster.first_byte_timeout + admitted.spare;
+        Some((began + longest, Reason::UpstreamTimeout))
     } else {
         None
     };

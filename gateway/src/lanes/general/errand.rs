@@ -246,6 +246,7 @@ impl Errands {
             },
             outgoing: None,
             websocket: false,
+            spare: Duration::ZERO,
             errand: Some(errand),
         });
         let shutdown = self.hub.lifecycle().stop();

@@ -29,7 +29,11 @@ impl Driver {
                 "a contract step of the migrations may not begin"
             ),
         }
-        if let Err(Ok(step)) = contract.reply.send(outcome) {
+        // One that another run had begun may be half done, so it stays as it is.
+        let is_fresh = contract.when_running == WhenRunning::Refuse;
+        if let Err(Ok(step)) = contract.reply.send(outcome)
+            && is_fresh
+        {
             self.unheard(step).await;
         }
     }
@@ -66,7 +70,10 @@ impl Driver {
         if let Some(begun) = migration::begun(&contract.step, contract.when_running, &steps)? {
             return Ok(begun);
         }
-        let asks = contract.when_running != WhenRunning::InForce;
+        // A step that is under way has had its answers, and its cluster reckons with it. One of which the
+        // ledger knows nothing has not, though some database has it: perhaps not this one.
+        let under_way = |step: &Step| step.number == number && step.state == StepState::Running;
+        let asks = contract.when_running != WhenRunning::InForce || !steps.iter().any(under_way);
         if asks && let Some(who) = self.predecessors.told() {
             return Err(StoreError::Refused(format!(
                 "contract step {number:04} of `{scope}` may not run: {who}; nobody here knows which colours those are on"

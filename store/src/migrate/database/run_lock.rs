@@ -7,9 +7,10 @@
 //! on the database's own, closing it would drop the locks that SQLite holds (`fcntl(2)`).
 
 use super::executor::Refused;
+use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tokio_postgres::Client;
 
@@ -67,7 +68,14 @@ impl FileLock {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)?;
+            let mine = file.metadata()?;
+            if !mine.is_file() || mine.nlink() > 1 {
+                // Somebody has put it there to have another file overwritten.
+                return Err(io::Error::other("it is no file of its own; remove it"));
+            }
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -79,8 +87,7 @@ impl FileLock {
             }
             // Its last holder may have taken the name away between opening and locking; then the
             // next one locks another file.
-            let mine = file.metadata()?;
-            let there = fs::metadata(&path);
+            let there = fs::symlink_metadata(&path);
             if there.is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
                 file.set_len(0)?;
                 file.write_all(std::process::id().to_string().as_bytes())?;
