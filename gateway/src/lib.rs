@@ -25,6 +25,7 @@ pub mod telemetry;
 pub mod tenant_state;
 mod upgrade;
 pub mod upstream;
+pub mod websocket;
 
 /// JSON Schema of the configuration file with every plugin's settings, as text.
 pub fn schema() -> String {

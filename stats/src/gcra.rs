@@ -87,6 +87,19 @@ impl Gcra {
         }
     }
 
+    /// Charges `cost` units that were taken already, whether they were on account or not: the new TAT, and
+    /// the nanoseconds after which nothing is owed beyond the burst. Times as in [`Gcra::step`].
+    #[inline]
+    pub fn charge(&self, tat: u64, now: u64, cost: u32) -> (u64, u64) {
+        let price = self.interval.saturating_mul(u64::from(cost));
+        let owed = tat
+            .saturating_sub(now)
+            .saturating_add(price)
+            .min(Self::TOLERANCE_MAX);
+        let wait = owed.saturating_sub(self.tolerance);
+        (now.saturating_add(owed), wait)
+    }
+
     /// The TAT that stands for the same debt under these parameters: never more than an empty budget.
     ///
     /// Only a change of parameters makes a difference, provided that `now` is not before the time at
@@ -124,6 +137,21 @@ fn nanoseconds(period: Duration) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_was_taken_beyond_the_burst_has_to_be_waited_for() {
+        let second = Duration::from_secs(1);
+        let gcra = Gcra::new(10, second, 5);
+        let (tat, wait) = gcra.charge(0, 1_000, 5);
+        assert_eq!(wait, 0);
+        let (tat, wait) = gcra.charge(tat, 1_000, 3);
+        assert_eq!(wait, 300_000_000);
+        assert_eq!(gcra.charge(tat, 1_000 + wait, 0).1, 0);
+        assert!(matches!(
+            gcra.step(tat, 1_000 + wait, 1),
+            Verdict::Limited { .. }
+        ));
+    }
 
     /// A bucket that counts in billionths of a token per (requests / period), filled step by step and
     /// kept in 128 bits: slow and plain.
