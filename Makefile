@@ -47,7 +47,7 @@ deb: ## Build the Debian package into target/debian
 	cargo deb --locked --no-build --profile dist -p hub-gateway
 
 .PHONY: deb-test
-deb-test: ## Install, upgrade, remove and purge that package in a throw-away copy of this machine (root)
+deb-test: deb ## Install, upgrade, remove and purge that package in a throw-away copy of this machine (root)
 	@scripts/deb-test.sh
 
 .PHONY: bench-proxy
