@@ -3,10 +3,45 @@
 //! `Box<dyn IO>` does not itself implement `IO`, so whatever stands in front of one has to pass on
 //! what is not its business: identity, digests, TLS facts, peeking, shutting down.
 
-/// Implements every trait of pingora's `IO` except `AsyncRead` and `AsyncWrite` for a struct with a
-/// field `inner: Stream`.
+/// Implements every trait of pingora's `IO` except `AsyncRead` for a struct with a field `inner: Stream`.
 macro_rules! delegate_io {
     ($name:ty) => {
+        impl tokio::io::AsyncWrite for $name {
+            fn poll_write(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                buf: &[u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                std::pin::Pin::new(&mut self.inner).poll_write(cx, buf)
+            }
+
+            fn poll_flush(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::pin::Pin::new(&mut self.inner).poll_flush(cx)
+            }
+
+            fn poll_shutdown(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
+            }
+
+            fn poll_write_vectored(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                bufs: &[std::io::IoSlice<'_>],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                std::pin::Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                self.inner.is_write_vectored()
+            }
+        }
+
         #[async_trait::async_trait]
         impl pingora::protocols::Shutdown for $name {
             async fn shutdown(&mut self) {

@@ -111,6 +111,10 @@ pub(crate) fn in_use(snapshot: &Snapshot, board: &Switchboard) -> InUse {
         let reached = colours.into_iter().filter(|one| routing.reaches(*one));
         used.insert(cluster.name.clone(), reached.collect());
     }
+    if used.is_empty() {
+        // There may be very many tenants, and nobody asks.
+        return used;
+    }
     for (_, tenant) in snapshot.config.tenants.iter() {
         for (index, colour) in tenant.overlay.iter().flat_map(|overlay| &overlay.colours) {
             if let Some(used) = used.get_mut(&snapshot.config.clusters[*index].name) {

@@ -3,9 +3,12 @@
 use crate::site::{RANGES, STEPS, Site};
 use hub_testkit::Hub;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BEHIND: &str = "[[tenant]]\nid = \"loc_1\"\ncolours = { app = \"blue\" }\n";
+
+/// An upgrade that takes longer has gone wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A gateway on the site's store, to be started.
 fn another(config: &str) -> hub_testkit::HubBuilder<'static> {
@@ -16,6 +19,7 @@ fn another(config: &str) -> hub_testkit::HubBuilder<'static> {
 async fn upgraded(site: &Site) -> Value {
     let (status, begun) = site.hub.admin("POST", "/v1/upgrade", "").await;
     assert_eq!(status, 202, "{begun}");
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, shown) = site.hub.admin("GET", "/v1/upgrade", "").await;
         let last = &shown["last"];
@@ -23,6 +27,7 @@ async fn upgraded(site: &Site) -> Value {
         if last["state"] != "under_way" {
             return last.clone();
         }
+        assert!(Instant::now() < deadline, "no end: {shown}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
