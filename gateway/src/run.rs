@@ -33,7 +33,6 @@ use parking_lot::Mutex;
 use serve::Server;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::SystemTime;
 use tokio::runtime::Runtime;
 
@@ -119,7 +118,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         Err(failure) => {
             if let Some(takeover) = &takeover {
                 let why = failure.to_string();
-                control.block_on(takeover.give_up(&why, Duration::ZERO));
+                control.block_on(takeover.give_up(&why));
             }
             return Err(failure);
         }
@@ -135,7 +134,8 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         Ok(begun) => begun,
         Err(failure) => {
             if let Some(takeover) = &takeover {
-                control.block_on(begin::withdraw(&started.hub, takeover, &failure));
+                let why = failure.to_string();
+                control.block_on(takeover.give_up(&why));
             }
             return Err(failure);
         }

@@ -258,10 +258,7 @@ impl Inner {
                 let channel = channel.expect("what went well went over a channel");
                 self.part(&run, child, &channel, still, took).await;
             }
-            Err(error) => {
-                self.resume(&run, (child, channel), still, &error, took)
-                    .await
-            }
+            Err(error) => self.resume(&run, child, still, &error, took).await,
         }
         drop(turn);
     }
@@ -345,23 +342,19 @@ impl Inner {
             .send_replace(Some(HandedOver { grace: run.grace }));
     }
 
-    /// The other process is ended, if it is there, or withdraws, and this one serves as before.
+    /// The other process is ended, if it is there, and this one serves as before.
     async fn resume(
         &self,
         run: &Run,
-        (mut child, channel): (Guarded, Option<Channel>),
+        mut child: Guarded,
         still: Still,
         error: &Error,
         took: Duration,
     ) {
-        // First of all, so that rollouts know of it when they go on. It decides nothing: that begins with
-        // `parted`, which it will not hear.
-        match child.0.take() {
-            Some(one) if self.has_passed_sockets() => {
-                child::withdraw(one, channel, &self.predecessors);
-            }
-            Some(mut child) => drop(child::end(&mut child).await),
-            None => {}
+        // It has taken nobody's connection and decides nothing: that begins with `parted`, which it will not
+        // hear.
+        if let Some(mut child) = child.0.take() {
+            child::end(&mut child).await;
         }
         self.hub.listeners.iter().for_each(|one| one.share(false));
         drop(still);
@@ -380,13 +373,6 @@ impl Inner {
         });
         self.audit(run.trigger, detail);
         service::upgrade_aborted(&self.hub, &why);
-    }
-
-    /// The child may have clients.
-    fn has_passed_sockets(&self) -> bool {
-        let last = self.last.lock();
-        let state = last.as_ref().map(|last| &last.state);
-        matches!(state, Some(State::UnderWay(step)) if *step >= Step::HandingOver)
     }
 
     fn set(&self, state: State, took: Duration) {
