@@ -23,6 +23,7 @@ use crate::telemetry::{
     self, AccessLog, Metrics, ProcessLog, Refusals, TenantGate, UpstreamMetrics,
 };
 use crate::upgrade::{Predecessors, Program, Takeover};
+use crate::websocket::registry::Registry;
 use anyhow::{Context, anyhow};
 use begin::Begun;
 use hub_config::Problems;
@@ -213,6 +214,7 @@ fn prepare(
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
         switchboard: Switchboard::default(),
         rollouts: RolloutMetrics::default(),
+        websockets: Registry::default(),
     };
     let workers = match config.gateway.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

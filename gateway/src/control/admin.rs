@@ -17,6 +17,8 @@
 //! | GET /v1/rollouts/CLUSTER/history?limit= | yes | its records, newest first |
 //! | GET /v1/migrations, /v1/migrations/SCOPE | yes | databases: their steps, and which colours fit |
 //! | POST /v1/migrations/SCOPE/begin, finish | yes | write down that a step begins, or how it ended |
+//! | GET /v1/websockets?tenant=&route=&cluster=&colour=&endpoint=&session=&limit= | yes | open sessions, and counts by route |
+//! | POST /v1/websockets/close | yes | close those that the body describes |
 //! | POST /v1/upgrade | yes | start another binary, which takes over; answered before it has |
 //! | GET /v1/upgrade | yes | how the last upgrade went, and who drains |
 //! | POST /v1/explain | yes | what would happen to a request |
@@ -25,6 +27,7 @@
 mod migrations;
 mod rollouts;
 mod upgrade;
+mod websockets;
 
 use super::audit;
 use super::explain::{self, Question};
@@ -204,6 +207,8 @@ impl Admin {
             .route("/v1/migrations/{scope}/begin", post(migrations::begin))
             .route("/v1/migrations/{scope}/finish", post(migrations::finish))
             .route("/v1/upgrade", get(upgrade::show).post(upgrade::begin))
+            .route("/v1/websockets", get(websockets::list))
+            .route("/v1/websockets/close", post(websockets::close))
             .route("/v1/explain", post(explain_request))
             .route("/v1/explain/{request_id}", get(explain_past))
             .layer(middleware::from_fn_with_state(self.clone(), authenticate));

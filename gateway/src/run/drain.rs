@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long HTTP/2 connections may take to write what is left and to part, after the last request.
 const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
+/// How long WebSockets have to be closed in good order, where there is no time for anything else.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -29,6 +31,7 @@ async fn first_requests(hub: &Hub, ends: Instant) {
 /// is idle would find it closed, and could not know whether it was heard.
 pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
     let ends = Instant::now() + grace;
+    hub.websockets.handed_over();
     let is_left = |one: &Arc<BoundListener>| {
         one.connections() > 0 || one.fresh_connections() > 0 || one.http2_connections() > 0
     };
@@ -66,7 +69,12 @@ pub(super) async fn drain(hub: &Hub, notice: Duration, longest: Duration) {
         "draining: no new connections"
     );
     service::draining(hub);
-    finish(hub, longest).await;
+    hub.websockets.stop(longest / 2);
+    let least = match hub.websockets.count() {
+        0 => Duration::ZERO,
+        _ => CLOSE_MIN,
+    };
+    finish(hub, longest.max(least)).await;
 }
 
 /// Waits for the last request and its answer, `longest` at most.
