@@ -146,7 +146,7 @@ impl Conversation<'_> {
     ) -> Option<Returned> {
         let route = exchange.route.expect("an admitted request has a route");
         let route = &exchange.snapshot.config.routes[route];
-        let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
+        let websocket = route.websocket.is_some() && head.upgrade == Upgrade::WebSocket;
         let progress = Arc::clone(downstream.progress());
         progress.reset();
         let terms = Terms {
