@@ -22,9 +22,9 @@ mod endpoint;
 mod health;
 mod probe;
 
+pub(crate) use connect::Wire;
 pub use endpoint::{Endpoint, EndpointView, Pick};
 pub use health::Health;
-pub(crate) use connect::Wire;
 
 use checks::{Checks, Settings};
 use hub_config::runtime::{self, Balance, Colour, Config, EndpointAddress};

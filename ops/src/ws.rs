@@ -192,8 +192,17 @@ fn sessions(shown: &Value) -> String {
         .collect();
     let text = table(
         &[
-            "SESSION", "TENANT", "ROUTE", "CLUSTER", "COLOUR", "ENDPOINT", "CLIENT", "AGE S", "IN",
-            "OUT", "CLOSES FOR",
+            "SESSION",
+            "TENANT",
+            "ROUTE",
+            "CLUSTER",
+            "COLOUR",
+            "ENDPOINT",
+            "CLIENT",
+            "AGE S",
+            "IN",
+            "OUT",
+            "CLOSES FOR",
         ],
         &rows,
     );

@@ -87,17 +87,6 @@ pub(crate) struct Admin {
     began: Instant,
 }
 
-/// Whether connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    /// They are.
-    Open,
-    /// They wait.
-    Paused,
-    /// They are another process's.
-    Closed,
-}
-
 /// The admin API's socket, bound before anything is served.
 #[derive(Debug)]
 pub enum AdminSocket {
@@ -180,14 +169,14 @@ impl Admin {
 
     /// Serves until another process does, or the runtime ends.
     pub(crate) async fn serve(self, socket: AdminSocket) -> io::Result<()> {
-        let gate = self.upgrader.gate();
+        let closed = self.upgrader.admin_closed();
         let app = self.routes();
         match socket {
             AdminSocket::Tcp(socket) => {
-                serve(tokio::net::TcpListener::from_std(socket)?, app, gate).await
+                serve(tokio::net::TcpListener::from_std(socket)?, app, closed).await
             }
             AdminSocket::Unix(socket) => {
-                serve(tokio::net::UnixListener::from_std(socket)?, app, gate).await
+                serve(tokio::net::UnixListener::from_std(socket)?, app, closed).await
             }
         }
     }
@@ -245,17 +234,16 @@ impl Admin {
 async fn serve(
     mut listener: impl Listener,
     app: Router,
-    mut gate: watch::Receiver<Gate>,
+    mut closed: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;
-        let state = *gate.borrow_and_update();
         let (stream, _) = tokio::select! {
-            accepted = listener.accept(), if state == Gate::Open => accepted,
-            _ = gate.changed(), if state != Gate::Closed => continue,
-            else => return Ok(()),
+            accepted = listener.accept() => accepted,
+            // They are another process's from then on.
+            _ = closed.wait_for(|closed| *closed) => return Ok(()),
         };
         let service = TowerToHyperService::new(app.clone());
         tokio::spawn(async move {

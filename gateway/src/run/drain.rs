@@ -40,7 +40,11 @@ pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
     while hub.listeners.iter().any(is_left) || hub.lifecycle().in_flight() > 0 {
         if Instant::now() >= ends {
             tracing::warn!(
-                connections = hub.listeners.iter().map(|one| one.connections()).sum::<usize>(),
+                connections = hub
+                    .listeners
+                    .iter()
+                    .map(|one| one.connections())
+                    .sum::<usize>(),
                 in_flight = hub.lifecycle().in_flight(),
                 "the grace after the upgrade is over; what is left is cut"
             );

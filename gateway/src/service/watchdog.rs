@@ -163,10 +163,7 @@ impl Watched {
     /// True where it has taken a connection since the last look, or takes ours, or cannot be asked.
     async fn is_alive(&mut self, ends: Instant) -> bool {
         let alive = self.reach == Reach::Unreachable
-            || matches!(
-                self.answer(ends).await,
-                Knock::Taken | Knock::Impossible
-            );
+            || matches!(self.answer(ends).await, Knock::Taken | Knock::Impossible);
         self.seen = self.bound.arrivals.count();
         alive
     }

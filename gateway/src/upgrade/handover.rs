@@ -6,7 +6,7 @@ use super::error::Error;
 use super::predecessors::Predecessors;
 use super::sockets::{Offered, Place, Role};
 use super::{HELLO_MAX, PROTOCOL, TAKEN_MAX};
-use crate::control::admin::{AdminSocket, Gate};
+use crate::control::admin::AdminSocket;
 use crate::front::listener::Source;
 use crate::hub::Hub;
 use crate::switch::admission;
@@ -16,7 +16,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Child;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// How far an upgrade is.
@@ -43,7 +42,6 @@ pub(super) struct Handover<'a> {
     pub(super) hub: &'a Arc<Hub>,
     pub(super) id: &'a str,
     pub(super) admin: &'a AdminPort,
-    pub(super) gate: &'a watch::Sender<Gate>,
     pub(super) predecessors: &'a Predecessors,
     /// When it must be over.
     pub(super) ends: Instant,
@@ -91,8 +89,6 @@ impl Handover<'_> {
             return Err(io::Error::other("it claims what was not offered").into());
         }
         (self.told)(Step::HandingOver, None);
-        // Callers of the admin API wait in the socket's queue from here on, for whoever has it then.
-        self.gate.send_replace(Gate::Paused);
         self.pass_sockets(child, channel, &offered, &claims).await?;
         let taken = self.hear(child, channel, "take over", TAKEN_MAX).await?;
         if !matches!(taken, Message::Taken) {

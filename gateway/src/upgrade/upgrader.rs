@@ -10,7 +10,6 @@ use super::history::{State, Upgrade};
 use super::order::{Order, Refused, Trigger, may_be_left};
 use super::predecessors::Predecessors;
 use super::takeover::Handed;
-use crate::control::admin::Gate;
 use crate::control::audit;
 use crate::control::reload::{HeldReloads, Reloader};
 use crate::hub::Hub;
@@ -43,7 +42,7 @@ struct Inner {
     hub: Arc<Hub>,
     program: Program,
     admin: AdminPort,
-    gate: watch::Sender<Gate>,
+    admin_closed: watch::Sender<bool>,
     rollouts: Option<Rollouts>,
     reloader: Reloader,
     predecessors: Predecessors,
@@ -111,7 +110,7 @@ impl Upgrader {
             hub,
             program,
             admin,
-            gate: watch::Sender::new(Gate::Open),
+            admin_closed: watch::Sender::new(false),
             rollouts,
             reloader,
             predecessors,
@@ -122,9 +121,9 @@ impl Upgrader {
         }))
     }
 
-    /// What the admin API's accept loop goes by.
-    pub(crate) fn gate(&self) -> watch::Receiver<Gate> {
-        self.0.gate.subscribe()
+    /// Becomes true when the admin API is another process's.
+    pub(crate) fn admin_closed(&self) -> watch::Receiver<bool> {
+        self.0.admin_closed.subscribe()
     }
 
     /// Becomes something once another process serves.
@@ -290,7 +289,6 @@ impl Inner {
             hub: &self.hub,
             id: &run.id,
             admin: &self.admin,
-            gate: &self.gate,
             predecessors: &self.predecessors,
             ends: tokio::time::Instant::now() + run.timeout,
             told: &told,
@@ -309,7 +307,7 @@ impl Inner {
     ) {
         let child = child.0.take();
         let pid = child.as_ref().and_then(Child::id).unwrap_or_default();
-        self.gate.send_replace(Gate::Closed);
+        self.admin_closed.send_replace(true);
         self.admin.close();
         if let Some(rollouts) = still.rollouts {
             rollouts.end();
@@ -358,7 +356,6 @@ impl Inner {
         }
         self.hub.listeners.iter().for_each(|one| one.share(false));
         drop(still);
-        self.gate.send_replace(Gate::Open);
         let why = error.to_string();
         self.set(State::Aborted(why.clone()), took);
         self.hub.metrics.upgraded(UpgradeOutcome::Aborted);

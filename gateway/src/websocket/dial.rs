@@ -51,10 +51,7 @@ impl Answer {
 ///
 /// # Errors
 /// The refusal for the client.
-pub(super) async fn dial(
-    exchange: &mut Exchange,
-    request: Request<'_>,
-) -> Result<Answer, Refusal> {
+pub(super) async fn dial(exchange: &mut Exchange, request: Request<'_>) -> Result<Answer, Refusal> {
     let mut connect_retries = 0;
     loop {
         let (refusal, status) = match attempt(exchange, request).await {
@@ -70,7 +67,10 @@ pub(super) async fn dial(
             }
             Err(refusal) => (refusal, 0),
         };
-        if matches!(refusal.reason, Reason::ConnectFailed | Reason::ConnectTimeout) {
+        if matches!(
+            refusal.reason,
+            Reason::ConnectFailed | Reason::ConnectTimeout
+        ) {
             record::connect_failed(exchange);
             if connect_retries < pick::connect_retries(exchange) {
                 connect_retries += 1;
@@ -162,8 +162,8 @@ async fn ask(wire: &mut Wire, request: &[u8]) -> io::Result<(Box<ResponseHeader>
         while let Some((head, len)) = parse(&read)? {
             read.drain(..len);
             // 100, 102 and 103 precede the answer.
-            let precedes = head.status.is_informational()
-                && head.status != StatusCode::SWITCHING_PROTOCOLS;
+            let precedes =
+                head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS;
             if !precedes {
                 return Ok((head, read));
             }
@@ -173,14 +173,18 @@ async fn ask(wire: &mut Wire, request: &[u8]) -> io::Result<(Box<ResponseHeader>
             return Err(io::Error::other(text));
         }
         if wire.read_buf(&mut read).await? == 0 {
-            return Err(io::Error::other("the connection was closed before an answer"));
+            return Err(io::Error::other(
+                "the connection was closed before an answer",
+            ));
         }
     }
 }
 
 /// The head at the front of `bytes`, and its length; `None` where it is incomplete.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Box<ResponseHeader>, usize)>> {
-    let wrong = |error: &dyn std::fmt::Display| io::Error::other(format!("the answer is not HTTP/1: {error}"));
+    let wrong = |error: &dyn std::fmt::Display| {
+        io::Error::other(format!("the answer is not HTTP/1: {error}"))
+    };
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let len = match response.parse(bytes).map_err(|error| wrong(&error))? {
@@ -206,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_head_is_read_whole_or_not_at_all() {
-        let text = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nA: 1\r\nA: 2\r\n\r\nrest";
+        let text =
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nA: 1\r\nA: 2\r\n\r\nrest";
         for end in 0..text.len() - 4 {
             assert!(parse(&text[..end]).expect("a beginning").is_none(), "{end}");
         }

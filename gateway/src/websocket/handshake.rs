@@ -84,7 +84,10 @@ impl Asked {
         }
         let mut chosen = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
         if let Some(protocol) = chosen.next() {
-            let known = self.protocols.iter().any(|one| one.as_bytes() == protocol.as_bytes());
+            let known = self
+                .protocols
+                .iter()
+                .any(|one| one.as_bytes() == protocol.as_bytes());
             if !known || chosen.next().is_some() {
                 return Err(BadAnswer::Protocol);
             }
@@ -118,7 +121,10 @@ pub(super) fn accept_of(key: &[u8]) -> String {
 fn list<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     let fields = headers.get_all(name).into_iter();
     let values = fields.filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|one| !one.is_empty())
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|one| !one.is_empty())
 }
 
 #[cfg(test)]
@@ -164,10 +170,16 @@ mod tests {
         };
         assert_eq!(with(0, "h2c"), Err(BadAnswer::Upgrade));
         assert_eq!(with(1, "close"), Err(BadAnswer::Connection));
-        assert_eq!(with(2, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), Err(BadAnswer::Accept));
+        assert_eq!(
+            with(2, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            Err(BadAnswer::Accept)
+        );
         assert_eq!(with(3, "xml"), Err(BadAnswer::Protocol));
         let mut more = headers(&good);
-        more.append(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("permessage-deflate"));
+        more.append(
+            SEC_WEBSOCKET_EXTENSIONS,
+            HeaderValue::from_static("permessage-deflate"),
+        );
         assert_eq!(asked.check(&more), Err(BadAnswer::Extension));
         more.append(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static("x"));
         assert_eq!(asked.check(&more), Err(BadAnswer::Accept));

@@ -76,7 +76,8 @@ pub(crate) async fn open(
     match opened {
         None => http1::abandon(&mut exchange, &upgrade.bytes, upgrade.head),
         Some(Err(refusal)) => {
-            let answer = http1::refuse_admitted(&mut exchange, &upgrade.bytes, upgrade.head, refusal);
+            let answer =
+                http1::refuse_admitted(&mut exchange, &upgrade.bytes, upgrade.head, refusal);
             http1::end(downstream, &answer).await;
         }
         Some(Ok((answer, place))) if answer.is_open() => {
@@ -129,7 +130,11 @@ async fn begin(
     answer: Answer,
     place: Place,
 ) {
-    let Answer { wire, mut head, rest } = answer;
+    let Answer {
+        wire,
+        mut head,
+        rest,
+    } = answer;
     let compressed = head.headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let key = http1::field(upgrade.head, &upgrade.bytes, b"sec-websocket-key").unwrap_or_default();
     dress(&mut head, key);
@@ -142,7 +147,11 @@ async fn begin(
     let session = sent.is_ok().then(|| {
         let now = Instant::now();
         let sockets = &upgrade.sockets;
-        let terms = if compressed { &sockets.compressed } else { &sockets.plain };
+        let terms = if compressed {
+            &sockets.compressed
+        } else {
+            &sockets.plain
+        };
         let ticket = Registry::open(&exchange.hub, opening(&exchange, sockets));
         place.opened();
         let (stream, early) = downstream.into_stream();
@@ -158,7 +167,9 @@ async fn begin(
             relay,
             ticket,
             place,
-            tenant: exchange.tenant.map(|tenant| Arc::clone(snapshot.tenant(tenant))),
+            tenant: exchange
+                .tenant
+                .map(|tenant| Arc::clone(snapshot.tenant(tenant))),
             counted: [(0, 0); 2],
             pick: None,
             _guard: guard,
@@ -186,12 +197,18 @@ fn dress(head: &mut ResponseHeader, key: &[u8]) {
     };
     handshake::strip(head);
     put(head, header::UPGRADE, HeaderValue::from_static("websocket"));
-    put(head, header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    put(
+        head,
+        header::CONNECTION,
+        HeaderValue::from_static("Upgrade"),
+    );
     put(head, header::SEC_WEBSOCKET_ACCEPT, accept);
 }
 
 fn opening(exchange: &Exchange, sockets: &RouteSockets) -> Opening {
-    let target = exchange.target.expect("a request that was forwarded has a target");
+    let target = exchange
+        .target
+        .expect("a request that was forwarded has a target");
     let cluster = &exchange.snapshot.config.clusters[target.cluster];
     Opening {
         request_id: exchange.request_id,
@@ -286,7 +303,10 @@ async fn pass_body(
 
 /// How the body of an answer to GET is delimited (RFC 9112, section 6.3); `None` by the end of the connection.
 fn framing(head: &ResponseHeader) -> Option<Framing> {
-    if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    ) {
         return Some(Framing::None);
     }
     if answer::is_chunked(&head.headers) {

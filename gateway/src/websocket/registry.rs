@@ -178,7 +178,10 @@ impl Registry {
             settings: opening.settings,
             inbox: Mutex::default(),
         });
-        registry.shard(number).lock().insert(number, Arc::clone(&entry));
+        registry
+            .shard(number)
+            .lock()
+            .insert(number, Arc::clone(&entry));
         Ticket {
             hub: Arc::clone(hub),
             entry,
@@ -522,7 +525,11 @@ impl Entry {
         let both = match inbox.order {
             None => order,
             Some(known) => {
-                let told = if known.cause > order.cause { known } else { order };
+                let told = if known.cause > order.cause {
+                    known
+                } else {
+                    order
+                };
                 let at = known.at.min(order.at);
                 Order { at, ..told }
             }

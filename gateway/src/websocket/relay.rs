@@ -177,7 +177,8 @@ impl Terms {
             message_bytes_max: settings.message_bytes_max,
             fragments_max: settings.fragments_max,
         };
-        let rate = |each: Option<u32>| each.map(|each| Gcra::new(each, Duration::from_secs(1), each));
+        let rate =
+            |each: Option<u32>| each.map(|each| Gcra::new(each, Duration::from_secs(1), each));
         Self {
             client,
             upstream: Rules {
@@ -393,7 +394,13 @@ where
         }
         if let Some(order) = self.order.filter(|order| order.at <= now) {
             let left = (1001, order.reason);
-            return self.part(By::Gateway, Why::Ordered, (order.code, order.reason), left, now);
+            return self.part(
+                By::Gateway,
+                Why::Ordered,
+                (order.code, order.reason),
+                left,
+                now,
+            );
         }
         if over(self.began, terms.lifetime, now) {
             let said = (1001, "the session is as old as it may be");

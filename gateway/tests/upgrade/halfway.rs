@@ -1,6 +1,9 @@
 //! Upgrades that end when the new process, the real one, has the sockets in its hands.
 
-use crate::{Load, begin, config, holds, inode, is_aborted, outcome, start, status, stopped, upgrade};
+use crate::{
+    Load, begin, config, crowded, holds, inode, is_aborted, outcome, start, status, stopped,
+    upgrade,
+};
 use hub_testkit::hub::wait_gone;
 use hub_testkit::{Hub, Origin, Signal};
 use serde_json::{Value, json};
@@ -57,7 +60,7 @@ async fn aborted(origin: &Origin, blow: Blow) -> (Hub, Load, Value) {
             let notice = "drain_notice_ms = 600000\n";
             config = config.replacen("drain_notice_ms = 0\n", notice, 1);
         }
-        let hub = start(&config).await;
+        let hub = start(&crowded(&config)).await;
         let load = Load::start(hub.addr("public"));
         hub.wait_for_metric("hub_requests_started_total", &[], |n| n > 100.0)
             .await;

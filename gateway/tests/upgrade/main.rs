@@ -43,6 +43,17 @@ fn config(origin: &Origin, settings: &str) -> String {
     demo_config(origin.endpoint()).replace("drain_notice_ms = 0\n", &drain)
 }
 
+/// The configuration with so many listeners that handing them over can be seen.
+fn crowded(config: &str) -> String {
+    let listeners =
+        (0..100).map(|at| format!("[[listener]]\nname = \"l{at}\"\naddress = \"127.0.0.1:0\"\n\n"));
+    config.replacen(
+        "[[cluster]]",
+        &(listeners.collect::<String>() + "[[cluster]]"),
+        1,
+    )
+}
+
 async fn start(config: &str) -> Hub {
     Hub::builder(binary()).config(config).start().await
 }

@@ -157,7 +157,8 @@ async fn a_new_process_without_sockets_ends_when_its_predecessor_turns_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_process_with_sockets_ends_too_where_its_predecessor_lives_and_leaves_it_its_clients() {
+async fn a_new_process_with_sockets_ends_too_where_its_predecessor_lives_and_leaves_it_its_clients()
+{
     let origin = Origin::start().await;
     for told in [false, true] {
         let mut successor = Successor::start(&origin);

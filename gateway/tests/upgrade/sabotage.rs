@@ -1,6 +1,8 @@
 //! New binaries that fail, at each step and in each way: the old process serves on, and no request is lost.
 
-use crate::{Load, begin, binary, config, fake, is_aborted, outcome, start, status, stopped};
+use crate::{
+    Load, begin, binary, config, crowded, fake, is_aborted, outcome, start, status, stopped,
+};
 use hub_testkit::hub::wait_gone;
 use hub_testkit::{Hub, Origin, Signal};
 use serde_json::{Value, json};
@@ -69,10 +71,7 @@ const SCRIPTS: &[(&str, &[&str])] = &[
     ),
     ("hello die", &["signal: 9", "prepare"]),
     ("hello hang", &["did not prepare within"]),
-    (
-        "hello taken hang",
-        &["said taken where it should prepare"],
-    ),
+    ("hello taken hang", &["said taken where it should prepare"]),
     ("hello offer give_up=no_room exit=71", &["gave up: no_room"]),
     ("hello offer die", &["signal: 9", "prepare"]),
     ("hello offer panic", &["exit status: 101", "prepare"]),
@@ -80,7 +79,10 @@ const SCRIPTS: &[(&str, &[&str])] = &[
         "hello offer ready=wrong hang",
         &["claims what was not offered"],
     ),
-    ("hello offer ready=all exit=3", &["exit status: 3", "take over"]),
+    (
+        "hello offer ready=all exit=3",
+        &["exit status: 3", "take over"],
+    ),
     ("hello offer ready=all die", &["signal: 9", "take over"]),
     (
         "hello offer ready=all hello hang",
@@ -226,7 +228,10 @@ async fn reloads_wait_for_the_end_of_an_upgrade() {
     // Nobody waits for the outcome of this one.
     hub.signal(Signal::HUP);
     let last = outcome(&hub, &id).await;
-    assert!(last["why"].to_string().contains("did not take over"), "{last}");
+    assert!(
+        last["why"].to_string().contains("did not take over"),
+        "{last}"
+    );
     hub.wait_for_stderr("\"trigger\":\"signal\"").await;
     let log = hub.stderr();
     let (aborted, reloaded) = (
@@ -319,7 +324,7 @@ async fn the_real_one_may_be_killed_while_it_prepares_and_while_it_gets_the_sock
 /// Kills the new process when the old one has said that it is at this step. False where it had gone
 /// further by then.
 async fn killed_at(config: &str, step: &str) -> bool {
-    let mut hub = start(config).await;
+    let mut hub = start(&crowded(config)).await;
     let old = hub.pid();
     let id = begin(&hub, json!({})).await;
     hub.wait_for_stderr(&format!("\"step\":\"{step}\"")).await;

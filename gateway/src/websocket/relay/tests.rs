@@ -51,7 +51,12 @@ impl Session {
         let (upstream, outer) = duplex(bytes);
         let outcome = tokio::spawn(async move {
             let now = tokio::time::Instant::now().into_std();
-            let mut relay = Relay::new(Arc::new(terms), (inner, Vec::new()), (outer, Vec::new()), now);
+            let mut relay = Relay::new(
+                Arc::new(terms),
+                (inner, Vec::new()),
+                (outer, Vec::new()),
+                now,
+            );
             std::future::poll_fn(|cx| relay.poll(cx)).await
         });
         Self {
@@ -361,7 +366,12 @@ async fn an_order_to_close_waits_for_the_end_of_a_frame() {
     let relay = tokio::spawn(async move {
         let terms = terms();
         let now = tokio::time::Instant::now().into_std();
-        let mut relay = Relay::new(Arc::new(terms), (inner, Vec::new()), (outer, Vec::new()), now);
+        let mut relay = Relay::new(
+            Arc::new(terms),
+            (inner, Vec::new()),
+            (outer, Vec::new()),
+            now,
+        );
         let mut ordered = Box::pin(ordered.notified());
         let mut done = false;
         std::future::poll_fn(|cx| {

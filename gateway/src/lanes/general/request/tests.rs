@@ -54,10 +54,7 @@ fn an_absolute_target_goes_up_as_a_plain_one_with_the_checked_host() {
 fn a_target_goes_up_byte_for_byte() {
     for target in ["/", "/a%2Db//c?x=%5B&y", "/a?", "/%C3%BC?q=a|b"] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(
-            forwarded(&text),
-            format!("GET {target} HTTP/1.1|host: a")
-        );
+        assert_eq!(forwarded(&text), format!("GET {target} HTTP/1.1|host: a"));
     }
 }
 
