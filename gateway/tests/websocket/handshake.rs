@@ -205,17 +205,38 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
         .await
         .expect("it listens");
     let handshake = socket();
-    let early = Frame::text("early").bytes(Role::Client);
+    let message = Frame::binary(vec![7; 4000]);
+    let early = message.bytes(Role::Client).repeat(5);
     let play = async {
         let knock = application.accept().await;
-        let said = Frame::text("at once").bytes(Role::Server);
-        let answer = [knock.agreement("").as_bytes(), &said].concat();
+        let said = message.bytes(Role::Server).repeat(5);
+        let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+        let answer = [hints, knock.agreement("").as_bytes(), &said].concat();
         knock.answer(answer).await
     };
     let ((mut client, _), mut upstream) =
         tokio::join!(handshake.open_and_send(stream, &early), play);
-    assert_eq!(upstream.next().await, Event::text("early"));
-    assert_eq!(client.next().await, Event::text("at once"));
+    for peer in [&mut client, &mut upstream] {
+        for _ in 0..5 {
+            assert_eq!(peer.next().await, Event::Binary(vec![7; 4000]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_within_its_handshake_gives_its_place_back() {
+    let application = PlayedServer::start().await;
+    let hub = gateway(application.addr(), "connections_max = 1").await;
+    let mut wire = Wire::connect(hub.addr("public")).await;
+    wire.send(socket().request()).await;
+    let knock = application.accept().await;
+    assert_eq!(refusal(&hub, &socket()).await.status, 503);
+    drop(wire);
+    // The application sees it leave; the place is free by then.
+    knock.ignore().await;
+    let (mut next, mut upstream) = tokio::join!(client(&hub), application.open());
+    next.send(&Frame::text("x")).await;
+    assert_eq!(upstream.next().await, Event::text("x"));
 }
 
 #[tokio::test]

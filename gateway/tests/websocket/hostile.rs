@@ -198,6 +198,35 @@ async fn a_client_that_does_not_read_is_given_up() {
     drop(slow);
 }
 
+#[tokio::test]
+async fn an_application_that_does_not_read_is_given_up_and_its_client_told() {
+    let application = PlayedServer::start().await;
+    let hub = gateway(application.addr(), "write_timeout_ms = 500").await;
+    let (client, _deaf) = tokio::join!(client(&hub), application.open());
+    let (mut sender, mut receiver) = client.split();
+    let frame = Frame::binary(vec![7; 64 * 1024]);
+    let pour = async {
+        while sender.try_send(&frame).await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        told = receiver.next() => assert_eq!(told.close_code(), Some(1008), "{told:?}"),
+        () = pour => {}
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_after_its_breach_is_cut_off() {
+    let echo = EchoServer::start().await;
+    let hub = gateway(echo.addr(), "close_timeout_ms = 300").await;
+    let (mut sender, mut receiver) = client(&hub).await.split();
+    sender.send(&Frame::text("x").unmasked()).await;
+    assert_eq!(receiver.next().await.close_code(), Some(1002));
+    let frame = Frame::binary(vec![7; 64 * 1024]);
+    while sender.try_send(&frame).await.is_ok() {}
+    assert!(receiver.next().await.is_last());
+}
+
 fn within(before: u64, hub: &Hub) {
     let after = rss(hub);
     println!("{} KiB before, {} KiB after", before / 1024, after / 1024);

@@ -1,7 +1,7 @@
 //! Peers that do nothing: they are asked whether they are there, and are let go.
 
 use super::{client, gateway};
-use hub_testkit::websocket::{Client, EchoServer, Event, Frame, PlayedServer};
+use hub_testkit::websocket::{Client, EchoServer, Event, Frame, PlayedServer, Role};
 
 /// Sends something, now and then, for as long as the session is there.
 async fn keep_talking(client: Client) -> Vec<Event> {
@@ -89,6 +89,21 @@ async fn pings_of_the_gateway_and_their_answers_go_no_further() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_ping_of_the_gateway_waits_for_the_end_of_a_frame() {
+    let application = PlayedServer::start().await;
+    let keys = "ping_interval_ms = 50, pong_timeout_ms = 60000";
+    let hub = gateway(application.addr(), keys).await;
+    let (mut client, mut upstream) = tokio::join!(client(&hub), application.open());
+    let message = Frame::text("in two pieces").bytes(Role::Server);
+    upstream.send_raw(&message[..5]).await;
+    // It has been silent for as long as the client has, so that one is to be asked, too.
+    assert!(matches!(upstream.next().await, Event::Ping(_)));
+    upstream.send_raw(&message[5..]).await;
+    assert_eq!(client.next().await, Event::text("in two pieces"));
+    assert!(matches!(client.next().await, Event::Ping(_)));
 }
 
 #[tokio::test]
