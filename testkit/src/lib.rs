@@ -33,14 +33,14 @@ pub mod process;
 pub mod samples;
 pub mod service_manager;
 mod stream;
+pub mod tools;
+pub mod websocket;
 pub mod wire;
 
 pub use certs::{Ca, KeyKind, Leaf};
 pub use gate::Gate;
 pub use hub::{ADMIN_TOKEN, Hub, HubBuilder, Signal, demo_config};
-pub use origin::{
-    Behaviour, Feed, Origin, OriginBuilder, RecordedRequest, Reply, web_socket_accept,
-};
+pub use origin::{Behaviour, Feed, Origin, OriginBuilder, RecordedRequest, Reply};
 pub use postgres::{Postgres, Session as PostgresSession};
 pub use service_manager::ServiceManager;
 pub use wire::{End, Wire, WireResponse};

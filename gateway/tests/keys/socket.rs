@@ -1,8 +1,9 @@
 //! Both ends of a WebSocket, in bytes: neither answers any frame, so that a probe sees what the gateway does
 //! by itself.
 
-use crate::site::{Site, brief, request, soon};
-use hub_testkit::{Wire, web_socket_accept};
+use crate::site::{Site, brief, soon};
+use hub_testkit::Wire;
+use hub_testkit::websocket::{Frame, Handshake, Role, accept_key, opcode};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,18 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-/// Opcodes of RFC 6455, with FIN.
-pub(crate) const TEXT: u8 = 0x81;
-pub(crate) const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-pub(crate) const PING: u8 = 0x89;
-
 /// More messages than one read of the gateway holds.
-pub(crate) const MANY: usize = 50_000;
-/// Payload of [`large`] messages, which are sent [`LARGE_COUNT`] times: far more than one read holds.
+const MANY: usize = 50_000;
+/// Payload of a message of [`large`]. [`LARGE_COUNT`] of them are far more than one read holds.
 const LARGE_BYTES: usize = 60_000;
 pub(crate) const LARGE_COUNT: usize = 17;
 
@@ -37,43 +29,22 @@ pub(crate) struct Application {
     _running: JoinSet<()>,
 }
 
-/// A frame as a server sends it. `first` is its first byte.
-pub(crate) fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
-    [head(first, 0, payload.len()), payload.to_vec()].concat()
+/// A large message.
+pub(crate) fn large(sender: Role) -> Vec<u8> {
+    Frame::binary([b'x'; LARGE_BYTES]).bytes(sender)
 }
 
-/// A frame as a client sends it.
-pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    const KEY: [u8; 4] = [1, 2, 3, 4];
-    let masked = payload.iter().zip(KEY.iter().cycle());
-    let masked = masked.map(|(byte, key)| byte ^ key).collect();
-    [head(first, 0x80, payload.len()), KEY.to_vec(), masked].concat()
-}
-
-fn head(first: u8, mask: u8, len: usize) -> Vec<u8> {
-    match u8::try_from(len) {
-        Ok(short @ 0..=125) => vec![first, mask | short],
-        _ => {
-            let [high, low] = u16::try_from(len)
-                .expect("up to 65,535 bytes")
-                .to_be_bytes();
-            vec![first, mask | 126, high, low]
-        }
-    }
-}
-
-/// The payload of a large message.
-pub(crate) fn large() -> Vec<u8> {
-    vec![b'x'; LARGE_BYTES]
+/// Many small messages.
+pub(crate) fn many(sender: Role) -> Vec<u8> {
+    Frame::text("x").bytes(sender).repeat(MANY)
 }
 
 // === impl Socket ===
 
 impl Socket {
     /// Opens one, or says what the gateway answered instead.
-    pub(crate) async fn open(site: &Site, path: &str, headers: &str) -> Result<Self, String> {
-        let head = request(path, &format!("{UPGRADE}{headers}"));
-        let mut wire = site.send(head).await;
+    pub(crate) async fn open(site: &Site, handshake: &Handshake) -> Result<Self, String> {
+        let mut wire = site.send(handshake.request()).await;
         let answer = wire.read_response().await;
         match answer.status {
             101 => Ok(Self(wire)),
@@ -85,25 +56,23 @@ impl Socket {
         self.0.send(bytes).await;
     }
 
-    /// First byte and payload of the next frame.
-    pub(crate) async fn next(&mut self) -> (u8, Vec<u8>) {
-        let head = self.0.read_exact(2).await;
-        let len = match head[1] {
-            126 => {
-                let long = self.0.read_exact(2).await;
-                usize::from(u16::from_be_bytes([long[0], long[1]]))
-            }
-            short => usize::from(short),
-        };
-        (head[0], self.0.read_exact(len).await)
+    /// The next frame, which is short.
+    pub(crate) async fn next(&mut self) -> Frame {
+        let mut bytes = self.0.read_exact(2).await;
+        bytes.extend(self.0.read_exact(bytes[1].into()).await);
+        let (frame, _) = Frame::parse(&bytes)
+            .expect("a frame of a server")
+            .expect("a whole one");
+        frame
     }
 
     /// Waits for Close, and tells its code.
     pub(crate) async fn close(&mut self) -> String {
         loop {
-            if let (CLOSE, payload) = self.next().await {
-                let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                return format!("Close {code:?}");
+            let frame = self.next().await;
+            if frame.opcode == opcode::CLOSE {
+                let code = frame.payload.first_chunk();
+                return format!("Close {:?}", code.map(|code| u16::from_be_bytes(*code)));
             }
         }
     }
@@ -111,15 +80,6 @@ impl Socket {
     /// The Close that comes soon, if one does.
     pub(crate) async fn close_soon(&mut self) -> String {
         soon(self.close()).await.unwrap_or("stays open".into())
-    }
-
-    /// What becomes of these bytes: they reach the application, or there is a Close instead.
-    pub(crate) async fn fate(&mut self, site: &Site, bytes: &[u8]) -> String {
-        self.send(bytes).await;
-        tokio::select! {
-            close = self.close() => close,
-            () = site.application().received(bytes.len()) => "passed".into(),
-        }
     }
 
     /// Waits for this many bytes.
@@ -181,7 +141,7 @@ async fn try_serve(mut stream: TcpStream, count: watch::Sender<u64>) -> io::Resu
         name.eq_ignore_ascii_case("sec-websocket-key")
             .then(|| value.trim())
     });
-    let accept = web_socket_accept(key.unwrap_or_default());
+    let accept = accept_key(key.unwrap_or_default());
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -189,14 +149,13 @@ async fn try_serve(mut stream: TcpStream, count: watch::Sender<u64>) -> io::Resu
     stream.write_all(answer.as_bytes()).await?;
     let (mut reader, mut writer) = stream.into_split();
     let speaking = async {
-        let large = unmasked(BINARY, &large());
+        let large = large(Role::Server);
         match path.as_str() {
             "/close" => {
-                writer
-                    .write_all(&unmasked(CLOSE, &1000_u16.to_be_bytes()))
-                    .await?
+                let close = Frame::close(1000, "").bytes(Role::Server);
+                writer.write_all(&close).await?;
             }
-            "/many" => writer.write_all(&unmasked(TEXT, b"x").repeat(MANY)).await?,
+            "/many" => writer.write_all(&many(Role::Server)).await?,
             "/large" => writer.write_all(&large.repeat(LARGE_COUNT)).await?,
             "/flood" => loop {
                 writer.write_all(&large).await?;

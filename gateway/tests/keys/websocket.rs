@@ -3,13 +3,14 @@
 use crate::material::{self, hs256};
 use crate::process::upgrade;
 use crate::site::{Site, probe, whether};
-use crate::socket::{BINARY, LARGE_COUNT, MANY, PING, Socket, TEXT, large, masked, unmasked};
+use crate::socket::{LARGE_COUNT, Socket, large, many};
 use crate::{Row, row};
+use hub_testkit::websocket::{Frame, Handshake, Role, opcode};
 use serde_json::{Value, json};
 
 type Setting = (&'static str, Value);
 
-const TENANT: &str = "X-Location-Id: loc_1\r\n";
+const TENANT: (&str, &str) = ("X-Location-Id", "loc_1");
 
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = handshakes();
@@ -47,7 +48,7 @@ fn handshakes() -> Vec<Row> {
             json!(["https://x.test"]),
             json!(["https://y.test"]),
             &[],
-            probe!(site => opens(site, "Origin: https://x.test\r\n").await),
+            probe!(site => opens(site, &silent().header("Origin", "https://x.test")).await),
         ),
         row(
             "route[].websocket.compression",
@@ -55,10 +56,11 @@ fn handshakes() -> Vec<Row> {
             "pass",
             &[],
             probe!(site => {
-                let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-                let _socket = open(site, "/ws", offer).await;
-                let handshake = site.blue.wait_for_requests(1).await.remove(0);
-                format!("{:?}", handshake.header("sec-websocket-extensions"))
+                let extensions = "Sec-WebSocket-Extensions";
+                let offer = silent().header(extensions, "permessage-deflate");
+                let _socket = open(site, &offer).await;
+                let forwarded = site.blue.wait_for_requests(1).await.remove(0);
+                format!("{:?}", forwarded.header(extensions))
             }),
         ),
         row(
@@ -66,21 +68,21 @@ fn handshakes() -> Vec<Row> {
             1,
             2,
             &[],
-            probe!(site => beside(site, "").await),
+            probe!(site => beside(site, &silent()).await),
         ),
         row(
             "tenant[].websockets_max",
             1,
             2,
             &of_tenant,
-            probe!(site => beside(site, TENANT).await),
+            probe!(site => beside(site, &silent().header(TENANT.0, TENANT.1)).await),
         ),
         row(
             "tenants.default_websockets_max",
             1,
             2,
             &of_tenant,
-            probe!(site => beside(site, TENANT).await),
+            probe!(site => beside(site, &silent().header(TENANT.0, TENANT.1)).await),
         ),
     ]
 }
@@ -95,7 +97,7 @@ fn messages() -> Vec<Row> {
             &with,
             probe!(site => {
                 let text = [&[0xff][..], &[b'x'; 500]].concat();
-                fate(site, &masked(TEXT, &text)).await
+                fate(site, &[Frame::text(text)]).await
             }),
         ),
         row(
@@ -103,14 +105,14 @@ fn messages() -> Vec<Row> {
             10,
             1_000,
             &with,
-            probe!(site => fate(site, &masked(BINARY, &[b'x'; 500])).await),
+            probe!(site => fate(site, &[Frame::binary([b'x'; 500])]).await),
         ),
         row(
             "route[].websocket.message_bytes_max",
             10,
             1_000,
             &with,
-            probe!(site => fate(site, &masked(BINARY, &[b'x'; 500])).await),
+            probe!(site => fate(site, &[Frame::binary([b'x'; 500])]).await),
         ),
         row(
             "route[].websocket.fragments_max",
@@ -118,9 +120,8 @@ fn messages() -> Vec<Row> {
             2,
             &with,
             probe!(site => {
-                // The first without FIN, the second a continuation.
-                let parts = [0x02, 0x80].map(|first| masked(first, &[b'x'; 500]));
-                fate(site, &parts.concat()).await
+                let parts = Frame::fragments(opcode::BINARY, &[b'x'; 1_000], 500);
+                fate(site, &parts).await
             }),
         ),
         row(
@@ -128,21 +129,21 @@ fn messages() -> Vec<Row> {
             1,
             Value::Null,
             &with,
-            probe!(site => taken_soon(site, &masked(TEXT, b"x"), MANY).await),
+            probe!(site => taken_soon(site, &many(Role::Client)).await),
         ),
         row(
             "route[].websocket.client_kilobytes_per_second",
             1,
             Value::Null,
             &with,
-            probe!(site => taken_soon(site, &masked(BINARY, &large()), LARGE_COUNT).await),
+            probe!(site => taken_soon(site, &large(Role::Client).repeat(LARGE_COUNT)).await),
         ),
         row(
             "route[].websocket.upstream_messages_per_second",
             1,
             Value::Null,
             &with,
-            probe!(site => got_soon(site, "/many", unmasked(TEXT, b"x").len() * MANY).await),
+            probe!(site => got_soon(site, "/many", many(Role::Server).len()).await),
         ),
         row(
             "route[].websocket.upstream_kilobytes_per_second",
@@ -150,7 +151,7 @@ fn messages() -> Vec<Row> {
             Value::Null,
             &with,
             probe!(site => {
-                let size = unmasked(BINARY, &large()).len();
+                let size = large(Role::Server).len();
                 got_soon(site, "/large", size * LARGE_COUNT).await
             }),
         ),
@@ -179,14 +180,14 @@ fn times() -> Vec<Row> {
             100,
             0,
             &with,
-            probe!(site => open(site, "/take", "").await.close_soon().await),
+            probe!(site => open(site, &Handshake::new("/take")).await.close_soon().await),
         ),
         row(
             "route[].websocket.lifetime_ms",
             100,
             0,
             &with,
-            probe!(site => open(site, "/take", "").await.close_soon().await),
+            probe!(site => open(site, &Handshake::new("/take")).await.close_soon().await),
         ),
         row(
             "route[].websocket.ping_interval_ms",
@@ -194,8 +195,8 @@ fn times() -> Vec<Row> {
             0,
             &with,
             probe!(site => {
-                let mut socket = open(site, "/take", "").await;
-                whether(async { while socket.next().await.0 != PING {} }).await
+                let mut socket = open(site, &Handshake::new("/take")).await;
+                whether(async { while socket.next().await.opcode != opcode::PING {} }).await
             }),
         ),
         row(
@@ -203,7 +204,7 @@ fn times() -> Vec<Row> {
             1,
             86_400_000,
             &pings,
-            probe!(site => open(site, "/take", "").await.close_soon().await),
+            probe!(site => open(site, &Handshake::new("/take")).await.close_soon().await),
         ),
         row(
             "route[].websocket.write_timeout_ms",
@@ -212,7 +213,7 @@ fn times() -> Vec<Row> {
             &with,
             probe!(site => {
                 // The client reads nothing, and the application hears of it.
-                let _socket = open(site, "/flood", "").await;
+                let _socket = open(site, &Handshake::new("/flood")).await;
                 whether(site.application().received(1)).await
             }),
         ),
@@ -222,7 +223,7 @@ fn times() -> Vec<Row> {
             86_400_000,
             &with,
             probe!(site => {
-                let mut socket = open(site, "/close", "").await;
+                let mut socket = open(site, &Handshake::new("/close")).await;
                 let close = socket.close().await;
                 format!("{close}, its end {}", whether(socket.end()).await)
             }),
@@ -234,8 +235,8 @@ fn times() -> Vec<Row> {
             &identify,
             probe!(site => {
                 let token = hs256(json!({ "exp": material::now() + 1 }));
-                let header = format!("Authorization: Bearer {token}\r\n");
-                open(site, "/ws", &header).await.close_soon().await
+                let handshake = silent().header("Authorization", &format!("Bearer {token}"));
+                open(site, &handshake).await.close_soon().await
             }),
         ),
     ]
@@ -273,7 +274,7 @@ fn moves() -> Vec<Row> {
             "keep",
             &[at_once],
             probe!(site => {
-                let mut socket = open(site, "/ws", "").await;
+                let mut socket = open(site, &silent()).await;
                 upgrade(site, &json!({})).await;
                 site.hub.wait_for_successor().await;
                 socket.close_soon().await
@@ -282,50 +283,64 @@ fn moves() -> Vec<Row> {
     ]
 }
 
-async fn open(site: &Site, path: &str, headers: &str) -> Socket {
-    match Socket::open(site, path, headers).await {
+/// A handshake with an origin that takes it and says nothing.
+fn silent() -> Handshake {
+    Handshake::new("/ws")
+}
+
+async fn open(site: &Site, handshake: &Handshake) -> Socket {
+    match Socket::open(site, handshake).await {
         Ok(socket) => socket,
-        Err(answer) => panic!("{path} does not open: {answer}"),
+        Err(answer) => panic!("{handshake:?} is answered {answer}"),
     }
 }
 
 /// Whether a handshake succeeds, or what is answered instead.
-async fn opens(site: &Site, headers: &str) -> String {
-    match Socket::open(site, "/ws", headers).await {
+async fn opens(site: &Site, handshake: &Handshake) -> String {
+    match Socket::open(site, handshake).await {
         Ok(_) => "opens".into(),
         Err(answer) => answer,
     }
 }
 
 /// What becomes of a handshake while another session is open.
-async fn beside(site: &Site, headers: &str) -> String {
-    let _first = open(site, "/ws", headers).await;
-    opens(site, headers).await
+async fn beside(site: &Site, handshake: &Handshake) -> String {
+    let _first = open(site, handshake).await;
+    opens(site, handshake).await
 }
 
-async fn fate(site: &Site, frames: &[u8]) -> String {
-    open(site, "/take", "").await.fate(site, frames).await
+/// What becomes of these frames: they reach the application, or there is a Close instead.
+async fn fate(site: &Site, frames: &[Frame]) -> String {
+    let bytes = frames.iter().flat_map(|frame| frame.bytes(Role::Client));
+    let bytes: Vec<_> = bytes.collect();
+    let mut socket = open(site, &Handshake::new("/take")).await;
+    socket.send(&bytes).await;
+    tokio::select! {
+        close = socket.close() => close,
+        () = site.application().received(bytes.len()) => "passed".into(),
+    }
 }
 
-/// Whether the application soon has so many of these frames.
-async fn taken_soon(site: &Site, frame: &[u8], count: usize) -> String {
-    let mut socket = open(site, "/take", "").await;
+/// Whether the application soon has all of this.
+async fn taken_soon(site: &Site, bytes: &[u8]) -> String {
+    let mut socket = open(site, &Handshake::new("/take")).await;
     whether(async {
-        socket.send(frame.repeat(count)).await;
-        site.application().received(frame.len() * count).await;
+        socket.send(bytes).await;
+        site.application().received(bytes.len()).await;
     })
     .await
 }
 
 /// Whether the client soon has so many bytes.
 async fn got_soon(site: &Site, path: &str, count: usize) -> String {
-    let mut socket = open(site, path, "").await;
+    let mut socket = open(site, &Handshake::new(path)).await;
     whether(socket.read(count)).await
 }
 
 /// What becomes of a session whose tenant moves to the other colour.
 async fn switched(site: &Site) -> String {
-    let mut socket = open(site, "/ws", TENANT).await;
+    let handshake = silent().header(TENANT.0, TENANT.1);
+    let mut socket = open(site, &handshake).await;
     site.roll_out("canary").await;
     socket.close_soon().await
 }
