@@ -6,6 +6,7 @@ mod clients;
 mod handshake;
 mod hostile;
 mod slow;
+mod tls;
 mod upstream;
 
 use hub_testkit::websocket::{Client, Handshake};
