@@ -7,6 +7,7 @@ mod handshake;
 mod hostile;
 mod orders;
 mod slow;
+mod tls;
 mod upstream;
 
 use hub_testkit::websocket::{Client, Handshake};
