@@ -1,6 +1,7 @@
 //! HTTP/1.1 through the running gateway: connections, bodies in both directions, interim answers,
 //! streams, upgrades, and clients and origins that break off.
 
+use hub_testkit::websocket::{Frame, Role};
 use hub_testkit::{Behaviour, End, Gate, Hub, Origin, Reply, Wire, WireResponse, demo_config};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -483,7 +484,7 @@ async fn a_refused_expectation_is_answered_without_100() {
 const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[tokio::test]
-async fn a_websocket_carries_bytes_both_ways_until_either_side_closes() {
+async fn a_websocket_carries_messages_both_ways_until_either_side_closes() {
     let origin = Origin::builder()
         .on("/socket", Behaviour::WebSocket)
         .start()
@@ -499,11 +500,13 @@ async fn a_websocket_carries_bytes_both_ways_until_either_side_closes() {
         head.header("sec-websocket-accept"),
         Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
     );
-    // More than a body may have here: a tunnel has none.
+    // More than a body may have here: a WebSocket has none.
     let bytes = pattern(100_000);
     for part in bytes.chunks(20_000) {
-        wire.send(part).await;
-        assert_eq!(wire.read_exact(part.len()).await, part);
+        let message = Frame::binary(part);
+        wire.send(message.bytes(Role::Client)).await;
+        let back = message.bytes(Role::Server);
+        assert_eq!(wire.read_exact(back.len()).await, back);
     }
     drop(wire);
     origin.wait_for_open_connections(0).await;

@@ -4,6 +4,7 @@ use crate::{Load, PATIENCE, ask, begin, binary, config, outcome, start, status, 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use hub_testkit::hub::wait_gone;
+use hub_testkit::websocket::{Frame, Role};
 use hub_testkit::{Behaviour, Ca, End, Gate, Hub, Origin, Reply, Signal, Wire};
 use serde_json::json;
 use std::time::Duration;
@@ -22,8 +23,10 @@ pub(crate) async fn socket(hub: &Hub) -> Wire {
 }
 
 pub(crate) async fn echo(socket: &mut Wire, text: &str) {
-    socket.send(text).await;
-    assert_eq!(socket.read_exact(text.len()).await, text.as_bytes());
+    let message = Frame::text(text);
+    socket.send(message.bytes(Role::Client)).await;
+    let back = message.bytes(Role::Server);
+    assert_eq!(socket.read_exact(back.len()).await, back);
 }
 
 /// HTTP/2 to the listener `tls`.

@@ -7,7 +7,7 @@ use super::record::{Entry, Ledger, RecordedRequest};
 use crate::Gate;
 use crate::fields::{self, Framing};
 use crate::stream::Stream;
-use crate::websocket::accept_key;
+use crate::websocket::{Frame, Masking, Role, accept_key, opcode};
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use std::io;
@@ -322,13 +322,23 @@ impl Connection {
         }
         self.write((head + "\r\n").as_bytes()).await?;
         loop {
-            if self.buffer.is_empty() && self.fill().await? == 0 {
+            while let Some((mut frame, count)) =
+                Frame::parse(&self.buffer).map_err(io::Error::other)?
+            {
+                let bytes = self.buffer.split_to(count);
+                self.ledger().body(entry, &bytes);
+                match frame.opcode {
+                    opcode::PONG => continue,
+                    opcode::PING => frame.opcode = opcode::PONG,
+                    _ => {}
+                }
+                frame.masking = Masking::ByRole;
+                self.write(&frame.bytes(Role::Server)).await?;
+            }
+            if self.fill().await? == 0 {
                 self.ledger().complete(entry, String::new(), Vec::new());
                 return Ok(After::Close);
             }
-            let bytes = self.buffer.split();
-            self.ledger().body(entry, &bytes);
-            self.write(&bytes).await?;
         }
     }
 
