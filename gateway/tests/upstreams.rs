@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
+const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
 async fn start(config: &str) -> Hub {
     Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())
         .config(config)
@@ -224,9 +227,11 @@ async fn an_upstream_that_does_not_answer_in_time_is_504() {
         ),
     ] {
         let origin = Origin::builder().respond(Behaviour::Hang).start().await;
-        let hub = start(&with_cluster(&blue(&[&origin.endpoint()]), settings)).await;
+        let config = with_cluster(&blue(&[&origin.endpoint()]), settings) + "websocket = {}\n";
+        let hub = start(&config).await;
         for request in [
             "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            HANDSHAKE,
             "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi",
         ] {
             let answer = ask(&hub, request).await;
@@ -235,10 +240,10 @@ async fn an_upstream_that_does_not_answer_in_time_is_504() {
         origin.wait_for_open_connections(0).await;
         assert_eq!(
             origin.request_count(),
-            2,
+            3,
             "a slow request is not sent again"
         );
-        let log = hub.wait_for_access_log(2).await;
+        let log = hub.wait_for_access_log(3).await;
         assert!(log.iter().all(|line| line["reason"] == reason), "{log:#?}");
     }
 }
@@ -318,6 +323,31 @@ async fn an_upload_to_an_upstream_that_reads_nothing_ends() {
 }
 
 #[tokio::test]
+async fn a_websocket_ends_at_its_route_s_idle_timeout_and_that_is_no_refusal() {
+    let origin = Origin::builder()
+        .respond(Behaviour::WebSocket)
+        .start()
+        .await;
+    let config = with_cluster(
+        &blue(&[&origin.endpoint()]),
+        "first_byte_timeout_ms = 100\nidle_timeout_ms = 100\n",
+    );
+    let config = config + "websocket = { idle_timeout_ms = 300 }\n";
+    let hub = start(&config).await;
+    let mut wire = Wire::connect(hub.addr("public")).await;
+    wire.send(HANDSHAKE).await;
+    assert_eq!(wire.read_head().await.status, 101);
+    wire.read_to_close().await;
+    let line = hub.wait_for_access_log(1).await.remove(0);
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&101.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(hub.metric("hub_refusals_total", &[]).await, 0.0);
+    origin.wait_for_open_connections(0).await;
+}
+
+#[tokio::test]
 async fn no_timeout_of_the_cluster_ends_an_open_websocket() {
     let origin = Origin::builder()
         .respond(Behaviour::WebSocket)
@@ -333,13 +363,7 @@ async fn no_timeout_of_the_cluster_ends_an_open_websocket() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     client.echo("still here").await;
     client.close(1000, "").await;
-    let line = hub.wait_for_access_log(1).await.remove(0);
-    assert_eq!(
-        (&line["status"], &line["reason"]),
-        (&101.into(), &serde_json::Value::Null)
-    );
     assert_eq!(hub.metric("hub_refusals_total", &[]).await, 0.0);
-    origin.wait_for_open_connections(0).await;
 }
 
 #[tokio::test]

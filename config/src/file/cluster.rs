@@ -43,7 +43,8 @@ pub struct Cluster {
     #[schemars(range(min = 1, max = 86400000))]
     pub idle_timeout_ms: u32,
     /// Longest time for a request in all, in milliseconds; 0 to 86400000. 0 means no such bound,
-    /// which streams (SSE) need. Default 0. No bound on a WebSocket, which `route.websocket` has.
+    /// which streams (SSE) need. Default 0. No bound on a WebSocket once it is open, which
+    /// `route.websocket` has.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86400000))]
     pub total_timeout_ms: u32,

@@ -1,8 +1,8 @@
-//! Upgrades: to WebSocket alone, only where the route allows it, and only after 101.
+//! Upgrades: only to WebSocket, only where the route allows it, and only after 101.
 
 use crate::edge::{Edge, edge};
 use hub_core::Reason;
-use hub_testkit::websocket::{Frame, Role, accept_key};
+use hub_testkit::websocket::accept_key;
 use hub_testkit::{Behaviour, End, Gate, Origin, Reply};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -66,7 +66,7 @@ async fn a_websocket_on_a_route_without_them_is_a_plain_request() {
 }
 
 #[tokio::test]
-async fn a_malformed_websocket_handshake_opens_nothing() {
+async fn a_malformed_websocket_handshake_opens_no_tunnel() {
     let origin = Origin::builder()
         .on("/ws", Behaviour::WebSocket)
         .start()
@@ -83,29 +83,28 @@ async fn a_malformed_websocket_handshake_opens_nothing() {
 #[tokio::test]
 async fn frames_sent_before_101_reach_the_origin_after_it() {
     let gate = Gate::closed();
-    let held = gate.clone();
+    let accept = Reply::new(101)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .after(&gate);
     let accept = Behaviour::call(move |request| {
-        let key = request.header("sec-websocket-key").unwrap_or_default();
-        Reply::new(101)
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
+        let key = request.header("sec-websocket-key").expect("a key");
+        accept
+            .clone()
             .header("Sec-WebSocket-Accept", accept_key(key))
-            .after(&held)
     });
     let origin = Origin::builder().on("/ws", accept).start().await;
     let edge = Edge::before(origin, "", "websocket = {}\n").await;
     let mut client = edge.client().await;
-    // With a key that leaves the text as it is.
-    let early = Frame::text("EARLY").masked([0; 4]).bytes(Role::Client);
-    client.send([HANDSHAKE.as_bytes(), &early].concat()).await;
+    client
+        .send([HANDSHAKE.as_bytes(), b"\x81\x85\0\0\0\0EARLY"].concat())
+        .await;
     edge.origin.wait_for_requests(1).await;
     let before = edge.origin.raw_bytes();
     assert!(!edge.origin_saw("EARLY"));
     gate.open();
     assert_eq!(client.read_head().await.status, 101);
-    edge.origin
-        .wait_for_raw_bytes(before + early.len() as u64)
-        .await;
+    edge.origin.wait_for_raw_bytes(before + 11).await;
     assert!(edge.origin_saw("EARLY"));
     edge.assert_nothing_refused().await;
 }
@@ -123,7 +122,7 @@ async fn what_follows_an_upgrade_that_the_origin_declines_is_no_request() {
 }
 
 #[tokio::test]
-async fn what_looks_like_a_request_is_none_in_a_websocket() {
+async fn a_tunnel_carries_bytes_both_ways_and_ends_with_the_client() {
     let origin = Origin::builder()
         .on("/ws", Behaviour::WebSocket)
         .start()
@@ -137,20 +136,22 @@ async fn what_looks_like_a_request_is_none_in_a_websocket() {
         head.header("sec-websocket-accept"),
         Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
     );
-    for frame in [Frame::text(SMUGGLED), Frame::close(1000, "")] {
-        client.send(frame.bytes(Role::Client)).await;
-        let back = frame.bytes(Role::Server);
-        assert_eq!(client.read_exact(back.len()).await, back);
-    }
+    client
+        .send(b"\x82\x93\0\0\0\0\x81\x00GET / HTTP/1.1\r\n\0")
+        .await;
+    let echoed = b"\x82\x13\x81\x00GET / HTTP/1.1\r\n\0";
+    assert_eq!(client.read_exact(21).await, echoed);
+    client.half_close().await;
+    // Close 1001, though it sent none.
+    assert_eq!(client.read_exact(19).await[..4], *b"\x88\x11\x03\xe9");
     assert_eq!(client.wait_closed().await, End::Closed);
     edge.origin.wait_for_open_connections(0).await;
-    assert_eq!(edge.origin.request_count(), 1);
     assert_eq!(edge.hub.wait_for_access_log(1).await[0]["status"], 101);
 }
 
-/// What a client says is no body once it is a WebSocket: the body's timeout has no say.
+/// What a client says is no body while it may be a tunnel: the body's timeout has no say.
 #[tokio::test]
-async fn a_websocket_may_be_silent_for_longer_than_a_body() {
+async fn a_tunnel_may_be_silent_for_longer_than_a_body() {
     let origin = Origin::builder()
         .on("/ws", Behaviour::WebSocket)
         .start()
@@ -161,9 +162,7 @@ async fn a_websocket_may_be_silent_for_longer_than_a_body() {
     assert_eq!(client.read_head().await.status, 101);
     // Only time itself can pass here.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    let message = Frame::text("still here");
-    client.send(message.bytes(Role::Client)).await;
-    let back = message.bytes(Role::Server);
-    assert_eq!(client.read_exact(back.len()).await, back);
+    client.send(b"\x81\x8a\0\0\0\0still here").await;
+    assert_eq!(client.read_exact(12).await, b"\x81\x0astill here");
     edge.assert_nothing_refused().await;
 }

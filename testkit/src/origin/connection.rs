@@ -322,20 +322,32 @@ impl Connection {
         }
         self.write((head + "\r\n").as_bytes()).await?;
         loop {
-            while let Some((mut frame, count)) =
-                Frame::parse(&self.buffer).map_err(io::Error::other)?
-            {
-                let bytes = self.buffer.split_to(count);
-                self.ledger().body(entry, &bytes);
-                match frame.opcode {
-                    opcode::PONG => continue,
-                    opcode::PING => frame.opcode = opcode::PONG,
-                    _ => {}
+            let (frame, len) = match Frame::parse(&self.buffer) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => {
+                    if self.fill().await? > 0 {
+                        continue;
+                    }
+                    self.ledger().complete(entry, String::new(), Vec::new());
+                    return Ok(After::Close);
                 }
-                frame.masking = Masking::ByRole;
-                self.write(&frame.bytes(Role::Server)).await?;
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            let bytes = self.buffer.split_to(len);
+            self.ledger().body(entry, &bytes);
+            let echo = Frame {
+                opcode: if frame.opcode == opcode::PING {
+                    opcode::PONG
+                } else {
+                    frame.opcode
+                },
+                masking: Masking::ByRole,
+                ..frame
+            };
+            if frame.opcode != opcode::PONG {
+                self.write(&echo.bytes(Role::Server)).await?;
             }
-            if self.fill().await? == 0 {
+            if frame.opcode == opcode::CLOSE {
                 self.ledger().complete(entry, String::new(), Vec::new());
                 return Ok(After::Close);
             }
