@@ -1,5 +1,6 @@
 //! Which origin gets a request, and what the client is told when that origin is slow, gone or wrong.
 
+use hub_testkit::websocket::Client;
 use hub_testkit::{Behaviour, Ca, Gate, Hub, Origin, Reply, Wire, WireResponse, demo_config};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -344,6 +345,25 @@ async fn a_websocket_ends_at_its_route_s_idle_timeout_and_that_is_no_refusal() {
     );
     assert_eq!(hub.metric("hub_refusals_total", &[]).await, 0.0);
     origin.wait_for_open_connections(0).await;
+}
+
+#[tokio::test]
+async fn no_timeout_of_the_cluster_ends_an_open_websocket() {
+    let origin = Origin::builder()
+        .respond(Behaviour::WebSocket)
+        .start()
+        .await;
+    let config = with_cluster(
+        &blue(&[&origin.endpoint()]),
+        "first_byte_timeout_ms = 200\nidle_timeout_ms = 200\ntotal_timeout_ms = 200\n",
+    );
+    let hub = start(&(config + "websocket = {}\n")).await;
+    let mut client = Client::connect(hub.addr("public"), "/").await;
+    // Longer than each of them; only time itself can pass here.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.echo("still here").await;
+    client.close(1000, "").await;
+    assert_eq!(hub.metric("hub_refusals_total", &[]).await, 0.0);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! is told to be bad.
 //!
 //! `/items/N` answers payload N, `/drip/N` the same in pieces with pauses, `/echo` length and digest of
-//! what it was sent, `/ws` sends every byte back, `/healthz` says `ok`. Answers take as long as a small
+//! what it was sent, `/ws` sends every message back, `/healthz` says `ok`. Answers take as long as a small
 //! application's: lognormal, 5 ms in the median, 16 ms at the 99th percentile.
 //!
 //! Invariant: what a fault does to probes of `/healthz` is part of the fault; probes are not counted.
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use hub_testkit::websocket::{self, Peer, Role, accept_key};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -23,7 +24,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -325,11 +326,13 @@ async fn answer(
         "/healthz" => full(Bytes::from_static(b"ok\n")),
         "/echo" => full(digest(request.body_mut()).await?),
         "/ws" if fault != Fault::RefusesWebSocket && fault != Fault::Errors => {
+            let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+            let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
             good = good
                 .status(StatusCode::SWITCHING_PROTOCOLS)
                 .header(header::CONNECTION, "Upgrade")
                 .header(header::UPGRADE, "websocket")
-                .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+                .header(header::SEC_WEBSOCKET_ACCEPT, accept_key(key));
             tokio::spawn(echo(hyper::upgrade::on(&mut request)));
             full(Bytes::new())
         }
@@ -417,20 +420,19 @@ async fn digest(body: &mut Incoming) -> Result<Bytes, hyper::Error> {
     Ok(digest_line(bytes, &hash.finalize()))
 }
 
-/// Sends every byte of a tunnel back.
+/// Sends every message back, as a server does.
 async fn echo(upgraded: hyper::upgrade::OnUpgrade) {
     let Ok(upgraded) = upgraded.await else {
         return;
     };
-    let mut stream = TokioIo::new(upgraded);
-    let mut buffer = [0; 1_024];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        if stream.write_all(&buffer[..count]).await.is_err() {
+    let mut peer = Peer::over(TokioIo::new(upgraded), Role::Server);
+    let (sender, receiver) = peer.halves();
+    while let Ok(Some(frame)) = receiver.try_frame().await {
+        let back = websocket::Frame::new(frame.opcode, frame.payload);
+        if sender.try_send(&back).await.is_err() {
             return;
         }
     }
-    // The other side has gone already.
-    stream.shutdown().await.ok();
 }
 
 /// Lognormal: Box and Muller's transform of two even draws.

@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 const USED_MAX: u32 = 200;
 const BUFFER_BYTES: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
-/// A masked text frame of 26 bytes. The application sends it back as it came.
+/// A masked text frame of 26 bytes, and what comes back: no server masks.
 const FRAME: &[u8] = b"\x81\x9a\0\0\0\0abcdefghijklmnopqrstuvwxyz";
+const ECHO: &[u8] = b"\x81\x1aabcdefghijklmnopqrstuvwxyz";
 const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -267,14 +268,14 @@ impl Connection {
         }
     }
 
-    /// One message over a tunnel, and its echo.
+    /// One message over a WebSocket, and its echo.
     async fn talk(&mut self, head: Head) -> Result<Answer, Outcome> {
-        let mut check = Check::new(FRAME, "", 200);
+        let mut check = Check::new(ECHO, "", 200);
         self.show_headers(&mut check);
         // Who upgraded is known; the application does not say for whom.
         check.header("x-seen-tenant", b"");
         let early = self.buffer[head.bytes..self.filled].len();
-        let mut echo = [0; FRAME.len()];
+        let mut echo = [0; ECHO.len()];
         let there_and_back = async {
             self.stream.write_all(FRAME).await?;
             self.stream.read_exact(&mut echo).await?;
