@@ -3,7 +3,9 @@
 use super::{client, gateway};
 use hub_testkit::Hub;
 use hub_testkit::process::usage;
-use hub_testkit::websocket::{EchoServer, Event, Frame, Length, PlayedServer, Role, opcode};
+use hub_testkit::websocket::{
+    EchoServer, Event, Frame, Length, PATIENCE, PlayedServer, Role, opcode,
+};
 use std::time::Duration;
 use tokio::time::timeout;
 
