@@ -18,7 +18,7 @@
 //! new process whose predecessor goes away ends, unless it has the sockets and that one is dead: then it takes over.
 //!
 //! Invariant: the old process stops accepting only after it has read `taken` from a child that lives.
-//! Invariant: a child accepts no connection from a socket that its predecessor accepts from.
+//! Invariant: a child accepts no connection before its predecessor's accept loops were told to stop.
 //! Invariant: one process at a time decides rollouts, and does what else only one may do: the old one's are
 //! held from before the child starts, and the new one's begin with `parted`, or with the old one's death.
 //! Invariant: no reload begins from before the child starts until the upgrade is over.

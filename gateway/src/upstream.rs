@@ -54,7 +54,7 @@ struct Cluster {
     green: Pool,
     check: Option<Arc<Settings>>,
     /// For connections of our own; made for the first.
-    tls: tokio::sync::OnceCell<Option<Result<probe::Tls, String>>>,
+    tls: tokio::sync::OnceCell<Option<probe::Tls>>,
 }
 
 /// The endpoints of one colour.
@@ -190,13 +190,17 @@ impl Clusters {
     ) -> std::io::Result<Wire> {
         let tls = &self.clusters[pick.cluster()].tls;
         let tls = tls
-            .get_or_init(|| async {
-                let settings = Settings::of(config).tls?;
+            // What fails once, for want of a descriptor perhaps, is tried again.
+            .get_or_try_init(|| async {
+                let Some(settings) = Settings::of(config).tls else {
+                    return Ok(None);
+                };
                 let made =
                     tokio::task::spawn_blocking(move || probe::Trust::default().tls(&settings));
-                Some(made.await.unwrap_or_else(|error| Err(error.to_string())))
+                let made = made.await.map_err(std::io::Error::other)?;
+                made.map(Some).map_err(std::io::Error::other)
             })
-            .await;
+            .await?;
         connect::connect(pick.endpoint().address(), tls.as_ref()).await
     }
 

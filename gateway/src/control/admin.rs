@@ -241,9 +241,10 @@ async fn serve(
         let place = Arc::clone(&places).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;
         let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             // They are another process's from then on.
             _ = closed.wait_for(|closed| *closed) => return Ok(()),
+            accepted = listener.accept() => accepted,
         };
         let service = TowerToHyperService::new(app.clone());
         tokio::spawn(async move {

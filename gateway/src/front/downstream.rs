@@ -362,7 +362,8 @@ impl Downstream {
         if self.half_closed {
             return Poll::Pending;
         }
-        while !self.peer_closed && self.stash.len() < STASH_BYTES_MAX {
+        // What is read at a time fits, too.
+        while !self.peer_closed && self.stash.len() + READ_BYTES <= STASH_BYTES_MAX {
             if ready!(self.poll_fill(cx)).is_err() {
                 return Poll::Ready(());
             }

@@ -119,7 +119,8 @@ impl Conversation<'_> {
                     bytes: downstream.take(head.len).freeze(),
                     sockets,
                 };
-                websocket::open(upgrade, downstream, exchange).await;
+                // On the heap of its own, so that other requests do not pay for its size.
+                Box::pin(websocket::open(upgrade, downstream, exchange)).await;
                 return None;
             }
             Decision::Forward(mut exchange) => {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long HTTP/2 connections may take to write what is left and to part, after the last request.
 const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
+/// Longest time before the end of a grace in which WebSockets are closed.
+const LAST_PART_MAX: Duration = Duration::from_secs(30);
 /// How long WebSockets have to be closed in good order, where there is no time for anything else.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is left.
@@ -32,12 +34,19 @@ async fn first_requests(hub: &Hub, ends: Instant) {
 pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
     let ends = Instant::now() + grace;
     hub.websockets.handed_over();
+    // Sessions that stay until then are closed over the last part of it.
+    let last_part = (grace / 2).min(LAST_PART_MAX);
+    let mut closing = false;
     let is_left = |one: &Arc<BoundListener>| {
         one.connections() > 0 || one.fresh_connections() > 0 || one.http2_connections() > 0
     };
     // As above: what was just taken may not be counted yet.
     tokio::time::sleep((2 * LOOK).min(grace)).await;
     while hub.listeners.iter().any(is_left) || hub.lifecycle().in_flight() > 0 {
+        if !closing && Instant::now() + last_part >= ends {
+            closing = true;
+            hub.websockets.stop(last_part / 2);
+        }
         if Instant::now() >= ends {
             tracing::warn!(
                 connections = hub
@@ -89,6 +98,8 @@ async fn finish(hub: &Hub, longest: Duration) {
     let left = hub.lifecycle().wait_idle(longest).await;
     if left > 0 {
         tracing::warn!(left, "the drain's time is over; these requests are cut");
+        // So that they are recorded.
+        hub.websockets.cut();
     }
     // The last answers of HTTP/1 are in the kernel's hands; those of HTTP/2 may still be in buffers of
     // this process, and their connections end once all is written. A client that answers no more

@@ -687,7 +687,8 @@ impl Driver {
                 self.act(&cluster, &Action::Watch, Instant::now());
             }
             let running = self.clusters.get_mut(&cluster).expect("just seen");
-            let hangs = self.hub.switchboard.on(&cluster, running.record.to) > 0;
+            let switchboard = &self.hub.switchboard;
+            let hangs = switchboard.requests_on(&cluster, running.record.to) > 0;
             let mut events: Vec<Event> = running.again.take().into_iter().collect();
             let ruling = running.hear(seconds, hangs);
             if let (Some(ruling), Some(watch)) = (&ruling, &running.watch) {

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 const SHARDS: usize = 8;
 /// Closed generations of one cluster that are remembered while requests hold them. Past it the oldest
 /// is no longer waited for.
-const CLOSED_MAX: usize = 64;
+const CLOSED_MAX: usize = 4_096;
 
 /// One routing of one cluster.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Generation {
     pub epoch: u64,
     /// By shard, then colour.
     counts: [Count; SHARDS],
+    /// Open sessions by colour.
+    sessions: Count,
     closed: AtomicBool,
     left: Notify,
     /// Who judges which new colour by what happens here.
@@ -45,13 +47,14 @@ pub struct Generation {
 #[repr(align(64))]
 struct Count([AtomicUsize; 2]);
 
-/// One request on one colour; leaves when dropped.
+/// One request or session on one colour; leaves when dropped.
 #[derive(Debug)]
 #[must_use = "the colour is left as soon as this is dropped"]
 pub struct Guard {
     generation: Arc<Generation>,
     colour: Colour,
-    shard: usize,
+    /// `None` for a session.
+    shard: Option<usize>,
 }
 
 /// The present routing of each cluster, by its name. Outlives snapshots.
@@ -89,6 +92,7 @@ impl Generation {
             routing,
             epoch,
             counts: Default::default(),
+            sessions: Count::default(),
             closed: AtomicBool::new(false),
             left: Notify::new(),
             watch: ArcSwapOption::empty(),
@@ -109,7 +113,7 @@ impl Generation {
         let guard = Guard {
             generation: Arc::clone(self),
             colour,
-            shard,
+            shard: Some(shard),
         };
         self.counts[shard].0[index(colour)].fetch_add(1, Ordering::SeqCst);
         // Dropping the guard takes it back.
@@ -139,8 +143,12 @@ impl Generation {
         (failed == *to && self.routing.reaches(*to)).then(|| (to.other(), Arc::clone(watch)))
     }
 
-    /// Requests on `colour`.
+    /// Requests and sessions on `colour`.
     pub fn on(&self, colour: Colour) -> usize {
+        self.requests_on(colour) + self.sessions.0[index(colour)].load(Ordering::SeqCst)
+    }
+
+    fn requests_on(&self, colour: Colour) -> usize {
         let counts = self.counts.iter();
         counts
             .map(|count| count.0[index(colour)].load(Ordering::SeqCst))
@@ -170,13 +178,14 @@ impl Generation {
 }
 
 impl Guard {
-    /// One more on the same colour, also where nobody new is let in.
-    pub fn another(&self) -> Self {
-        let count = &self.generation.counts[self.shard].0[index(self.colour)];
-        count.fetch_add(1, Ordering::SeqCst);
+    /// A place on the same colour for the session that the request has opened, also where nobody new is let
+    /// in. A session holds the colour as a request does, and tells nothing of it by its silence.
+    pub fn for_session(&self) -> Self {
+        self.generation.sessions.0[index(self.colour)].fetch_add(1, Ordering::SeqCst);
         Self {
             generation: Arc::clone(&self.generation),
-            ..*self
+            colour: self.colour,
+            shard: None,
         }
     }
 
@@ -224,7 +233,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let count = &self.generation.counts[self.shard].0[index(self.colour)];
+        let count = match self.shard {
+            Some(shard) => &self.generation.counts[shard],
+            None => &self.generation.sessions,
+        };
+        let count = &count.0[index(self.colour)];
         let before = count.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "every guard was counted");
         if before == 1 && self.generation.closed.load(Ordering::SeqCst) {
@@ -277,16 +290,21 @@ impl Switchboard {
         clusters.get(cluster).is_some_and(|circuit| circuit.decided)
     }
 
-    /// Requests that are on a colour of a cluster, in all generations.
+    /// Requests and sessions that are on a colour of a cluster, in all generations.
     pub fn on(&self, cluster: &str, colour: Colour) -> usize {
+        self.sum(cluster, |generation| generation.on(colour))
+    }
+
+    /// As [`Switchboard::on`], without sessions.
+    pub fn requests_on(&self, cluster: &str, colour: Colour) -> usize {
+        self.sum(cluster, |generation| generation.requests_on(colour))
+    }
+
+    fn sum(&self, cluster: &str, count: impl Fn(&Generation) -> usize) -> usize {
         let clusters = self.clusters.lock();
         clusters.get(cluster).map_or(0, |circuit| {
-            circuit.present.on(colour)
-                + circuit
-                    .closed
-                    .iter()
-                    .map(|one| one.on(colour))
-                    .sum::<usize>()
+            let closed = circuit.closed.iter().map(|one| count(one));
+            count(&circuit.present) + closed.sum::<usize>()
         })
     }
 

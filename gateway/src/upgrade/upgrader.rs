@@ -320,7 +320,7 @@ impl Inner {
             reload: still.reloads.end(),
         };
         let parted = channel.send(&parted);
-        // Where it is not heard, the new process is dead, or goes on once this one has ended.
+        // Where it is not heard, the new process is dead: it reads until this one has closed its side.
         let _unheard = tokio::time::timeout(PARTED_MAX, parted).await.map(drop);
         self.set(State::Committed, took);
         let took_ms = took.as_millis() as u64;

@@ -24,10 +24,7 @@ pub(crate) enum Plain {
 }
 
 /// Connects, TLS handshake included. The caller bounds the time.
-pub(super) async fn connect(
-    address: &EndpointAddress,
-    tls: Option<&Result<Tls, String>>,
-) -> io::Result<Wire> {
+pub(super) async fn connect(address: &EndpointAddress, tls: Option<&Tls>) -> io::Result<Wire> {
     let plain = match address {
         EndpointAddress::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -39,8 +36,7 @@ pub(super) async fn connect(
     };
     match tls {
         None => Ok(Wire::Plain(plain)),
-        Some(Ok(tls)) => Ok(Wire::Tls(Box::new(tls.connect(plain).await?))),
-        Some(Err(error)) => Err(io::Error::other(error.clone())),
+        Some(tls) => Ok(Wire::Tls(Box::new(tls.connect(plain).await?))),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The upstream's side of the handshake: an endpoint, a connection of our own, and what it answers.
 
 use super::handshake::Asked;
-use crate::front::head::Head;
+use crate::front::head::{Framing, Head};
 use crate::lanes::general::request::upstream_headers;
+use crate::lanes::general::session::answer;
 use crate::stages::{Exchange, fallback, forward, pick, record};
 use crate::upstream::Wire;
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(super) struct Request<'r> {
 pub(super) struct Answer {
     pub(super) wire: Wire,
     pub(super) head: Box<ResponseHeader>,
+    /// How the body behind it is delimited; `None` by the end of the connection.
+    pub(super) framing: Option<Framing>,
     /// Read behind the head.
     pub(super) rest: Vec<u8>,
 }
@@ -117,7 +120,13 @@ async fn attempt(exchange: &mut Exchange, request: Request<'_>) -> Result<Answer
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         asked.check(&head.headers).map_err(failed)?;
     }
-    Ok(Answer { wire, head, rest })
+    let framing = framing(&head).map_err(failed)?;
+    Ok(Answer {
+        wire,
+        head,
+        framing,
+        rest,
+    })
 }
 
 fn failed(error: impl ToString) -> Refusal {
@@ -204,9 +213,69 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Box<ResponseHeader>, usize)>> {
     Ok(Some((Box::new(ResponseHeader::from(parts)), len)))
 }
 
+/// How the body of an answer to GET is delimited (RFC 9112, section 6.3).
+///
+/// # Errors
+/// Two readers could disagree on it.
+fn framing(head: &ResponseHeader) -> Result<Option<Framing>, &'static str> {
+    let lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let lengths: Vec<&[u8]> = lengths.map(HeaderValue::as_bytes).collect();
+    let has_codings = head.headers.contains_key(header::TRANSFER_ENCODING);
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Some(Framing::None));
+    }
+    if has_codings && !lengths.is_empty() || lengths.len() > 1 {
+        return Err("the answer's length is told twice");
+    }
+    if matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    ) {
+        return Ok(Some(Framing::None));
+    }
+    if has_codings {
+        return Ok(answer::is_chunked(&head.headers).then_some(Framing::Chunked));
+    }
+    let Some(length) = lengths.first() else {
+        return Ok(None);
+    };
+    let digits = length.iter().all(u8::is_ascii_digit);
+    let length = std::str::from_utf8(length).ok().filter(|_| digits);
+    let length = length.and_then(|length| length.parse().ok());
+    length
+        .map(|length| Some(Framing::Length(length)))
+        .ok_or("the answer's length is no number")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_has_one_length() {
+        let of = |fields: &str| {
+            let text = format!("HTTP/1.1 403 Forbidden\r\n{fields}\r\n");
+            let (head, _) = parse(text.as_bytes()).expect("a head").expect("all of it");
+            framing(&head)
+        };
+        assert!(matches!(of(""), Ok(None)));
+        assert!(matches!(
+            of("Content-Length: 5\r\n"),
+            Ok(Some(Framing::Length(5)))
+        ));
+        assert!(matches!(
+            of("Transfer-Encoding: chunked\r\n"),
+            Ok(Some(Framing::Chunked))
+        ));
+        for bad in [
+            "Content-Length: 5\r\nContent-Length: 10\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+        ] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_head_is_read_whole_or_not_at_all() {

@@ -20,8 +20,8 @@ pub(super) struct Asked {
     key: String,
     /// Subprotocols that the client knows.
     protocols: Vec<String>,
-    /// The client's extensions went along.
-    extensions: bool,
+    /// permessage-deflate (RFC 7692) was offered.
+    deflate: bool,
 }
 
 /// Why an upstream's 101 is none.
@@ -42,8 +42,8 @@ pub(super) enum BadAnswer {
 // === impl Asked ===
 
 impl Asked {
-    /// Makes the client's headers those of the gateway's own handshake: another key, and no extensions
-    /// unless they may go along.
+    /// Makes the client's headers those of the gateway's own handshake: another key, and of its extensions
+    /// permessage-deflate, where that may go along, and nothing else.
     pub(super) fn dress(headers: &mut HeaderMap, extensions: bool) -> Self {
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
         let value = HeaderValue::from_str(&key).expect("base64 is visible ASCII");
@@ -51,15 +51,22 @@ impl Asked {
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        if !extensions {
-            headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+        let offers: Vec<String> = list(headers, SEC_WEBSOCKET_EXTENSIONS.as_str())
+            .filter(|offer| extensions && is_deflate(offer))
+            .map(str::to_owned)
+            .collect();
+        headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+        if let Ok(value) = HeaderValue::from_str(&offers.join(", "))
+            && !offers.is_empty()
+        {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, value);
         }
         Self {
             key,
             protocols: list(headers, SEC_WEBSOCKET_PROTOCOL.as_str())
                 .map(str::to_owned)
                 .collect(),
-            extensions,
+            deflate: !offers.is_empty(),
         }
     }
 
@@ -93,9 +100,10 @@ impl Asked {
             }
         }
         let mut extensions = list(headers, SEC_WEBSOCKET_EXTENSIONS.as_str());
-        match extensions.next() {
-            Some(_) if !self.extensions => Err(BadAnswer::Extension),
-            _ => Ok(()),
+        match (extensions.next(), extensions.next()) {
+            (None, _) => Ok(()),
+            (Some(one), None) if self.deflate && is_deflate(one) => Ok(()),
+            _ => Err(BadAnswer::Extension),
         }
     }
 }
@@ -115,6 +123,12 @@ pub(super) fn strip(head: &mut ResponseHeader) {
 /// `Sec-WebSocket-Accept` for a client's key.
 pub(super) fn accept_of(key: &[u8]) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
+
+/// Whether an offer or answer is of permessage-deflate, with whatever parameters.
+fn is_deflate(extension: &str) -> bool {
+    let name = extension.split(';').next().unwrap_or_default();
+    name.trim().eq_ignore_ascii_case("permessage-deflate")
 }
 
 /// The values of a list, over all fields of that name.

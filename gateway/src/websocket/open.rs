@@ -8,14 +8,15 @@ use super::session::Session;
 use crate::front::app::Connection;
 use crate::front::body::MessageBody;
 use crate::front::downstream::Downstream;
-use crate::front::head::{Framing, Head};
+use crate::front::head::Head;
 use crate::front::http1;
 use crate::lanes::general::session::answer;
 use crate::stages::forward::ResponseDress;
 use crate::stages::{Exchange, record};
+use crate::switch::traffic::Guard;
 use crate::upstream::Pick;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use hub_config::runtime::{Compression, WebSocket};
 use hub_core::{Reason, Refusal};
 use pingora::http::ResponseHeader;
@@ -26,6 +27,10 @@ use tokio::time::{timeout, timeout_at};
 
 /// How much of an answer's body is read at a time, in bytes.
 const READ_BYTES: usize = 16 * 1024;
+/// Largest body of an answer that opens nothing, in bytes.
+const BODY_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest time that it may take.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What a route that takes WebSockets needs at run time.
 #[derive(Debug)]
@@ -94,6 +99,10 @@ async fn attempt(
 ) -> Result<(Answer, Place), Refusal> {
     let settings = &upgrade.sockets.settings;
     check_origin(upgrade, settings)?;
+    if settings.until_credential_expires && has_expired(exchange) {
+        // It was let in by the leeway, and would be closed at once.
+        return Err(Refusal::new(Reason::Unauthenticated));
+    }
     let snapshot = Arc::clone(&exchange.snapshot);
     let tenant = exchange.tenant.map(|tenant| {
         let most = snapshot.config.tenants[tenant].websockets_max;
@@ -123,6 +132,11 @@ fn total_deadline(exchange: &Exchange) -> Option<Instant> {
     Some(exchange.arrival.at + total)
 }
 
+fn has_expired(exchange: &Exchange) -> bool {
+    let expires = exchange.identity.as_ref().and_then(|who| who.expires);
+    expires.is_some_and(|at| at <= SystemTime::now())
+}
+
 /// A browser says which page opens the session; any other client may say nothing.
 fn check_origin(upgrade: &Upgrade<'_>, settings: &WebSocket) -> Result<(), Refusal> {
     if settings.origins.is_empty() {
@@ -148,6 +162,7 @@ async fn begin(
         wire,
         mut head,
         rest,
+        ..
     } = answer;
     let compressed = head.headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let key = http1::field(upgrade.head, &upgrade.bytes, b"sec-websocket-key").unwrap_or_default();
@@ -157,7 +172,7 @@ async fn begin(
     answer::put_head(&mut text, &head, &dress, None, true);
     exchange.status = head.status.as_u16();
     let sent = downstream.send(&text).await;
-    let guard = exchange.guard().map(crate::switch::traffic::Guard::another);
+    let guard = exchange.guard().map(Guard::for_session);
     let session = sent.is_ok().then(|| {
         let now = Instant::now();
         let sockets = &upgrade.sockets;
@@ -185,7 +200,6 @@ async fn begin(
                 .tenant
                 .map(|tenant| Arc::clone(snapshot.tenant(tenant))),
             counted: [(0, 0); 2],
-            pick: None,
             _guard: guard,
             _in_flight: exchange.hub.begin(),
             _connection: Arc::clone(upgrade.connection),
@@ -194,8 +208,7 @@ async fn begin(
     });
     let fields = http1::fields(upgrade.head, &upgrade.bytes);
     record::finish(&mut exchange, &fields, session.is_none());
-    if let Some(mut session) = session {
-        session.pick = exchange.pick.take();
+    if let Some(session) = session {
         // Much may have changed since its colour was chosen.
         Registry::catch_up(&exchange.hub, &session.ticket.entry);
         tokio::spawn(session.run());
@@ -235,6 +248,8 @@ fn opening(exchange: &Exchange, sockets: &RouteSockets) -> Opening {
             .map(|tenant| exchange.snapshot.config.tenants[tenant].id.clone()),
         client: exchange.arrival.client.address,
         settings: Arc::clone(&sockets.settings),
+        // What came over from a colour that failed stays until the routing changes.
+        followed: exchange.first_colour.map_or(0, |_| exchange.snapshot.epoch),
     }
 }
 
@@ -256,7 +271,11 @@ async fn pass_on(
     let mut text = BytesMut::with_capacity(1024);
     answer::put_head(&mut text, &answer.head, &dress, Some("close"), false);
     let passed = match downstream.send(&text).await {
-        Ok(()) => pass_body(&mut downstream, &mut answer, idle, &mut exchange.bytes_out).await,
+        Ok(()) => {
+            let body = pass_body(&mut downstream, &mut answer, idle, &mut exchange.bytes_out);
+            let passed = timeout(BODY_TIME_MAX, body).await;
+            passed.unwrap_or(Err(Reason::UpstreamTimeout))
+        }
         Err(_) => Err(Reason::Internal),
     };
     if let Err(reason @ (Reason::UpstreamFailed | Reason::UpstreamTimeout)) = passed {
@@ -279,14 +298,11 @@ async fn pass_body(
     idle: Duration,
     sent: &mut u64,
 ) -> Result<(), Reason> {
-    let framing = framing(&answer.head);
     // Without a length, the end of the connection is the end of the body.
-    let mut body = match framing {
-        Some(framing) => {
-            Some(MessageBody::new(framing, u64::MAX).map_err(|_| Reason::UpstreamFailed)?)
-        }
-        None => None,
-    };
+    let body = answer
+        .framing
+        .map(|framing| MessageBody::new(framing, BODY_BYTES_MAX));
+    let mut body = body.transpose().map_err(|_| Reason::UpstreamFailed)?;
     let mut read = std::mem::take(&mut answer.rest);
     loop {
         let (count, done) = match &mut body {
@@ -301,6 +317,9 @@ async fn pass_body(
             .await
             .map_err(|_| Reason::Internal)?;
         *sent += count as u64;
+        if body.is_none() && *sent > BODY_BYTES_MAX {
+            return Err(Reason::UpstreamFailed);
+        }
         if done {
             return Ok(());
         }
@@ -313,18 +332,4 @@ async fn pass_body(
             Ok(Ok(_)) => {}
         }
     }
-}
-
-/// How the body of an answer to GET is delimited (RFC 9112, section 6.3); `None` by the end of the connection.
-fn framing(head: &ResponseHeader) -> Option<Framing> {
-    if matches!(
-        head.status,
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-    ) {
-        return Some(Framing::None);
-    }
-    if answer::is_chunked(&head.headers) {
-        return Some(Framing::Chunked);
-    }
-    answer::content_length(&head.headers).map(Framing::Length)
 }

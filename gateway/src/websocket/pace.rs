@@ -6,10 +6,40 @@ use std::time::{Duration, Instant};
 /// Limits of one side; `None` for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Messages.
-    pub messages: Option<Gcra>,
+    /// Messages, control frames included.
+    pub messages: Option<Rate>,
     /// Kilobytes, heads of frames included.
-    pub kilobytes: Option<Gcra>,
+    pub kilobytes: Option<Rate>,
+}
+
+/// So many in a second, and as many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    each: u32,
+    gcra: Gcra,
+}
+
+impl Rate {
+    /// `each` in a second; 0 counts as 1.
+    pub fn each_second(each: u32) -> Self {
+        Self {
+            each: each.max(1),
+            gcra: Gcra::new(each, Duration::from_secs(1), each),
+        }
+    }
+}
+
+impl Rates {
+    /// Most messages to look at before what they cost is charged: so no wait is longer than some seconds.
+    pub(super) fn messages_at_once(&self) -> u32 {
+        self.messages.map_or(u32::MAX, |rate| rate.each)
+    }
+
+    /// Most of `bytes` to read before what they cost is charged.
+    pub(super) fn bytes_at_once(&self, bytes: usize) -> usize {
+        let most = self.kilobytes.map(|rate| rate.each as usize * 1024);
+        most.map_or(bytes, |most| most.min(bytes))
+    }
 }
 
 /// What a side has on account. A side that is too fast is not read for a while, so nothing is lost and its
@@ -51,7 +81,7 @@ impl Pace {
                 continue;
             };
             // It has been sent already, so it is charged, and what is too much delays what follows.
-            let (tat, wait) = rate.charge(*account, clock, cost);
+            let (tat, wait) = rate.gcra.charge(*account, clock, cost);
             *account = tat;
             longest = longest.max(wait);
         }

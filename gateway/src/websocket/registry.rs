@@ -87,11 +87,15 @@ pub(crate) struct Opening {
     pub(crate) tenant: Option<LocationId>,
     pub(crate) client: IpAddr,
     pub(crate) settings: Arc<WebSocket>,
+    /// Epoch of the snapshot by which it is where it is.
+    pub(crate) followed: u64,
 }
 
 #[derive(Debug, Default)]
 struct Inbox {
     order: Option<Order>,
+    /// Epoch of the snapshot that was followed last.
+    followed: u64,
     /// The session has not seen the order, or that it was withdrawn.
     is_new: bool,
     waker: Option<Waker>,
@@ -117,6 +121,10 @@ pub(crate) enum Cause {
     Stop,
     /// An operator wants it to.
     Operator,
+    /// Its tenant is not served any more.
+    Tenant,
+    /// The process does not wait any longer: it ends without a Close.
+    Cut,
 }
 
 /// Which sessions are meant: those that are all of this.
@@ -160,6 +168,19 @@ impl Registry {
         self.routes.lock().retain(|name, _| keep(name));
     }
 
+    /// Ends all at once and without a Close.
+    pub(crate) fn cut(&self) {
+        let at = Instant::now();
+        self.each(|entry| {
+            entry.order(Order {
+                cause: Cause::Cut,
+                at,
+                code: 1006,
+                reason: "",
+            });
+        });
+    }
+
     /// Adds a session.
     pub(crate) fn open(hub: &Arc<crate::hub::Hub>, opening: Opening) -> Ticket {
         let registry = &hub.websockets;
@@ -176,7 +197,10 @@ impl Registry {
             tenant: opening.tenant,
             client: opening.client,
             settings: opening.settings,
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Inbox {
+                followed: opening.followed,
+                ..Inbox::default()
+            }),
         });
         registry
             .shard(number)
@@ -214,10 +238,7 @@ impl Registry {
             .map(|(index, cluster)| (cluster.name.as_str(), index))
             .collect();
         self.each(|entry| {
-            // A reload may have removed it; its sessions may end by themselves.
-            if let Some(cluster) = clusters.get(&*entry.cluster) {
-                entry.follow(snapshot, *cluster);
-            }
+            entry.follow(snapshot, clusters.get(&*entry.cluster).copied());
         });
     }
 
@@ -225,9 +246,8 @@ impl Registry {
     pub(crate) fn catch_up(hub: &crate::hub::Hub, entry: &Entry) {
         let snapshot = hub.snapshot();
         let mut clusters = snapshot.config.clusters.iter();
-        if let Some(cluster) = clusters.position(|cluster| cluster.name == *entry.cluster) {
-            entry.follow(&snapshot, cluster);
-        }
+        let cluster = clusters.position(|cluster| cluster.name == *entry.cluster);
+        entry.follow(&snapshot, cluster);
         let phase = hub.lifecycle().phase();
         if phase >= Phase::HandedOver {
             entry.leave_to_successor(Instant::now());
@@ -395,6 +415,8 @@ impl Cause {
             Self::Upgrade => "upgrade",
             Self::Stop => "stop",
             Self::Operator => "operator",
+            Self::Tenant => "tenant",
+            Self::Cut => "cut",
         }
     }
 }
@@ -476,16 +498,35 @@ impl Drop for Place {
 // === impl Entry ===
 
 impl Entry {
-    /// Does what its route says where its tenant is on the other colour of its cluster.
-    fn follow(&self, snapshot: &Snapshot, cluster: usize) {
+    /// Does what its route says where its tenant is on the other colour of its cluster, and ends where there is no
+    /// such tenant any more. A snapshot that is not newer than the last one changes nothing: reloads and rollouts
+    /// come from different threads.
+    fn follow(&self, snapshot: &Snapshot, cluster: Option<usize>) {
+        {
+            let mut inbox = self.inbox.lock();
+            if snapshot.epoch <= inbox.followed {
+                return;
+            }
+            inbox.followed = snapshot.epoch;
+        }
+        let tenants = &snapshot.config.tenants;
+        let tenant = self.tenant.as_ref().map(|id| tenants.get(id.as_ref()));
+        if tenant.is_some_and(|found| found.is_none_or(|tenant| !tenants[tenant].enabled)) {
+            return self.order(Order {
+                cause: Cause::Tenant,
+                at: Instant::now() + self.settings.jitter.mul_f64(rand::random()),
+                code: 1008,
+                reason: "the location is not served any more",
+            });
+        }
+        // A reload may have removed it; its sessions may end by themselves.
+        let Some(cluster) = cluster else { return };
         let spread = match self.settings.on_switch {
             OnSwitch::Pin => return,
             OnSwitch::Drain => self.settings.jitter,
             OnSwitch::Cut => Duration::ZERO,
         };
-        let tenants = &snapshot.config.tenants;
-        let tenant = self.tenant.as_ref().and_then(|id| tenants.get(id.as_ref()));
-        let wanted = pick::colour_on(snapshot, cluster, tenant, self.client);
+        let wanted = pick::colour_on(snapshot, cluster, tenant.flatten(), self.client);
         if wanted == self.colour {
             self.withdraw(Cause::Switch);
         } else {
@@ -519,24 +560,10 @@ impl Entry {
         });
     }
 
-    /// Leaves an order and wakes the session. Of two, the sooner moment and the greater cause count.
+    /// Leaves an order and wakes the session. Of two, the sooner moment and the greater cause count; of two of
+    /// one cause the first, or the jitter would shrink with each, but for an operator's.
     fn order(&self, order: Order) {
-        let mut inbox = self.inbox.lock();
-        let both = match inbox.order {
-            None => order,
-            Some(known) => {
-                let told = if known.cause > order.cause {
-                    known
-                } else {
-                    order
-                };
-                let at = known.at.min(order.at);
-                Order { at, ..told }
-            }
-        };
-        if inbox.order != Some(both) {
-            inbox.change(Some(both));
-        }
+        self.inbox.lock().add(order);
     }
 
     /// So much went through since the last time.
@@ -590,6 +617,26 @@ impl Entry {
 }
 
 impl Inbox {
+    /// See [`Entry::order`].
+    fn add(&mut self, order: Order) {
+        let both = match self.order {
+            None => order,
+            Some(known) if known.cause == order.cause && order.cause != Cause::Operator => return,
+            Some(known) => {
+                let told = if known.cause > order.cause {
+                    known
+                } else {
+                    order
+                };
+                let at = known.at.min(order.at);
+                Order { at, ..told }
+            }
+        };
+        if self.order != Some(both) {
+            self.change(Some(both));
+        }
+    }
+
     fn change(&mut self, order: Option<Order>) {
         self.order = order;
         self.is_new = true;
@@ -630,5 +677,45 @@ impl Drop for Ticket {
         if shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(cause: Cause, after: u64) -> Order {
+        static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        Order {
+            cause,
+            at: *BEGAN + Duration::from_secs(after),
+            code: RESTART,
+            reason: "",
+        }
+    }
+
+    fn inbox(orders: &[Order]) -> Inbox {
+        let mut inbox = Inbox::default();
+        orders.iter().for_each(|order| inbox.add(*order));
+        inbox
+    }
+
+    #[test]
+    fn one_cause_has_one_moment_but_for_an_operator_s() {
+        // Else the jitter would shrink with each reload.
+        let twice = inbox(&[order(Cause::Switch, 9), order(Cause::Switch, 1)]);
+        assert_eq!(twice.order, Some(order(Cause::Switch, 9)));
+        let asked = inbox(&[order(Cause::Operator, 9), order(Cause::Operator, 1)]);
+        assert_eq!(asked.order, Some(order(Cause::Operator, 1)));
+    }
+
+    #[test]
+    fn of_two_causes_the_greater_is_told_and_the_sooner_moment_counts() {
+        let sooner = inbox(&[order(Cause::Switch, 9), order(Cause::Stop, 1)]);
+        assert_eq!(sooner.order, Some(order(Cause::Stop, 1)));
+        let later = inbox(&[order(Cause::Switch, 1), order(Cause::Stop, 9)]);
+        assert_eq!(later.order, Some(order(Cause::Stop, 1)));
+        let lesser = inbox(&[order(Cause::Stop, 9), order(Cause::Switch, 1)]);
+        assert_eq!(lesser.order, Some(order(Cause::Stop, 1)));
     }
 }

@@ -5,11 +5,10 @@
 //! Invariant: a frame of the gateway's own stands between two frames of the other side.
 
 use super::frame::{Control, ControlOpcode, Fault, Item, Rules};
-use super::pace::{Pace, Rates};
-use super::registry::Order;
-use super::side::{READ_BYTES, Side};
+use super::pace::{Pace, Rate, Rates};
+use super::registry::{Cause, Order};
+use super::side::{Asked, READ_BYTES, Side};
 use hub_config::runtime::WebSocket;
-use hub_stats::gcra::Gcra;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ pub struct Terms {
     pub client_rates: Rates,
     /// How fast the upstream may.
     pub upstream_rates: Rates,
-    /// Without a message for this long the session is closed.
+    /// Without any of a message for this long the session is closed.
     pub idle_timeout: Duration,
     /// After this long it is closed in any case.
     pub lifetime: Duration,
@@ -105,15 +104,14 @@ pub struct Relay<C, U> {
     expires: Option<Instant>,
     /// When it is to close, by order.
     order: Option<Order>,
-    /// When the last message began.
+    /// When some of a message came last.
     active: Instant,
     /// Set once the session is to end: how, and the latest moment for it.
     end: Option<(Ending, Instant)>,
+    ping: Ping,
     /// Kept from wait to wait, and for when it is set.
     timer: Option<Pin<Box<Sleep>>>,
     armed: Option<Instant>,
-    /// Since when a side takes nothing.
-    stuck: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -177,8 +175,7 @@ impl Terms {
             message_bytes_max: settings.message_bytes_max,
             fragments_max: settings.fragments_max,
         };
-        let rate =
-            |each: Option<u32>| each.map(|each| Gcra::new(each, Duration::from_secs(1), each));
+        let rate = |each: Option<u32>| each.map(Rate::each_second);
         Self {
             client,
             upstream: Rules {
@@ -203,8 +200,12 @@ impl Terms {
     }
 }
 
-/// What begins a Ping of the gateway's own. Its Pong goes no further.
-const PING: &[u8] = b"hub1 alive";
+/// What begins a Ping of the gateway's own.
+const PING: [u8; 11] = *b"hub1 alive ";
+/// Payload of a Ping of this session's, whose Pong goes no further: with a number that no other has.
+type Ping = [u8; PING.len() + 8];
+/// Most bytes that a session moves before others get their turn.
+const TURN_BYTES: u64 = 256 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
@@ -232,9 +233,9 @@ where
             order: None,
             active: now,
             end: None,
+            ping: ping(),
             timer: None,
             armed: None,
-            stuck: None,
         }
     }
 
@@ -261,7 +262,15 @@ where
         // Tokio's clock, which tests can stop.
         let now = tokio::time::Instant::now().into_std();
         self.due(now, cx);
-        SCRATCH.with_borrow_mut(|scratch| while self.step(scratch, now, cx) {});
+        let turn_ends = self.client.bytes + self.upstream.bytes + TURN_BYTES;
+        SCRATCH.with_borrow_mut(|scratch| {
+            while self.step(scratch, now, cx) {
+                if self.client.bytes + self.upstream.bytes > turn_ends {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+            }
+        });
         if let Some(outcome) = self.outcome(now, cx) {
             return Poll::Ready(outcome);
         }
@@ -275,18 +284,23 @@ where
     /// Moves what can be moved; true where it is worth another try.
     fn step(&mut self, scratch: &mut [u8], now: Instant, cx: &mut Context<'_>) -> bool {
         let written = [
-            self.client.poll_written(cx).is_ready(),
-            self.upstream.poll_written(cx).is_ready(),
+            self.client.poll_written(now, cx).is_ready(),
+            self.upstream.poll_written(now, cx).is_ready(),
         ];
-        self.stuck = match written {
-            [true, true] => None,
-            _ => self.stuck.or(Some(now)),
-        };
         let mut moved = false;
+        for (by, gone) in [
+            (By::Client, self.client.gone),
+            (By::Upstream, self.upstream.gone),
+        ] {
+            if gone && self.end.is_none() {
+                // What comes for it would be lost unseen.
+                moved |= self.heed(by, Pumped::Ended, now);
+            }
+        }
         // Whoever gets nothing more holds nobody back: the other one is read on, so that its Close is seen
         // and nothing is reset.
         if written[1] || self.upstream.shut {
-            let limits = (&self.terms.client, &self.terms.client_rates);
+            let limits = (&self.terms.client, &self.terms.client_rates, &self.ping);
             let pumped = pump(
                 &mut self.client,
                 &mut self.upstream,
@@ -298,7 +312,7 @@ where
             moved |= self.heed(By::Client, pumped, now);
         }
         if written[0] || self.client.shut {
-            let limits = (&self.terms.upstream, &self.terms.upstream_rates);
+            let limits = (&self.terms.upstream, &self.terms.upstream_rates, &self.ping);
             let pumped = pump(
                 &mut self.upstream,
                 &mut self.client,
@@ -315,8 +329,8 @@ where
     fn heed(&mut self, by: By, pumped: Pumped, now: Instant) -> bool {
         match pumped {
             Pumped::Nothing => return false,
-            Pumped::Bytes { messages } => {
-                if messages {
+            Pumped::Bytes { data } => {
+                if data {
                     self.active = now;
                 }
             }
@@ -383,6 +397,10 @@ where
             }
             self.armed = None;
         }
+        if let Some(order) = self.order.filter(|order| order.cause == Cause::Cut) {
+            let (by, why, code) = (By::Gateway, Why::Cut, 1006);
+            self.end = Some((Ending { by, why, code }, order.at));
+        }
         if self.end.is_some() {
             return;
         }
@@ -410,16 +428,19 @@ where
             let said = (1001, "the session was idle");
             return self.part(By::Gateway, Why::Idle, said, said, now);
         }
-        if self
-            .stuck
+        let stuck = [self.client.stuck, self.upstream.stuck]
+            .into_iter()
+            .flatten();
+        if stuck
+            .min()
             .is_some_and(|since| over(since, terms.write_timeout, now))
         {
             let said = (1008, "too slow");
             return self.part(By::Gateway, Why::Slow, said, said, now);
         }
         let silent = [
-            ask(&mut self.client, &terms, now),
-            ask(&mut self.upstream, &terms, now),
+            ask(&mut self.client, &terms, &self.ping, now),
+            ask(&mut self.upstream, &terms, &self.ping, now),
         ];
         if silent.contains(&true) {
             let said = (1011, "no answer to a Ping");
@@ -434,23 +455,24 @@ where
             return Some(until);
         }
         let after = |since: Instant, time: Duration| (!time.is_zero()).then(|| since + time);
-        let alive = |heard: Instant, pinged: bool| {
-            let wait = if pinged {
-                terms.ping_interval + terms.pong_timeout
-            } else {
-                terms.ping_interval
-            };
-            (!terms.ping_interval.is_zero()).then(|| heard + wait)
+        let alive = |heard: Instant, asked: Asked| match asked {
+            Asked::No => after(heard, terms.ping_interval),
+            Asked::Queued => None,
+            Asked::Sent(at) => after(at, terms.pong_timeout),
         };
         [
             after(self.began, terms.lifetime),
             self.expires,
             self.order.map(|order| order.at),
             after(self.active, terms.idle_timeout),
-            self.stuck
+            self.client
+                .stuck
                 .and_then(|since| after(since, terms.write_timeout)),
-            alive(self.client.heard, self.client.pinged),
-            alive(self.upstream.heard, self.upstream.pinged),
+            self.upstream
+                .stuck
+                .and_then(|since| after(since, terms.write_timeout)),
+            alive(self.client.heard, self.client.asked),
+            alive(self.upstream.heard, self.upstream.asked),
             self.client.pace.waits_until.filter(|until| *until > now),
             self.upstream.pace.waits_until.filter(|until| *until > now),
         ]
@@ -486,8 +508,8 @@ where
         let (end, until) = self.end?;
         // Both are asked, so that both are written to.
         let written = [
-            self.client.poll_written(cx).is_ready(),
-            self.upstream.poll_written(cx).is_ready(),
+            self.client.poll_written(now, cx).is_ready(),
+            self.upstream.poll_written(now, cx).is_ready(),
         ];
         let over = written == [true, true] && self.client.is_over() && self.upstream.is_over();
         if now < until && !over {
@@ -512,7 +534,7 @@ where
 /// What one look at a side has brought.
 enum Pumped {
     Nothing,
-    Bytes { messages: bool },
+    Bytes { data: bool },
     Closed(u16),
     Ended,
     Fault(Fault),
@@ -521,7 +543,7 @@ enum Pumped {
 impl Pumped {
     fn nothing_but(released: bool) -> Self {
         match released {
-            true => Self::Bytes { messages: false },
+            true => Self::Bytes { data: false },
             false => Self::Nothing,
         }
     }
@@ -532,7 +554,7 @@ fn pump<A, B>(
     from: &mut Side<A>,
     to: &mut Side<B>,
     scratch: &mut [u8],
-    limits: (&Rules, &Rates),
+    limits: (&Rules, &Rates, &Ping),
     now: Instant,
     cx: &mut Context<'_>,
 ) -> Pumped
@@ -540,17 +562,19 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let released = from.walker.is_between_frames() && to.release_own(cx);
+    let released = from.walker.is_between_frames() && to.release_own(now, cx);
     if from.is_done() || !from.pace.may_send(now) {
         return Pumped::nothing_but(released);
     }
-    let count = match from.poll_fill(cx, scratch) {
+    // No more at a time than a second's worth.
+    let most = limits.1.bytes_at_once(scratch.len());
+    let count = match from.poll_fill(cx, &mut scratch[..most]) {
         Poll::Pending => return Pumped::nothing_but(released),
         Poll::Ready(None) => return Pumped::Ended,
         Poll::Ready(Some(count)) => count,
     };
     from.heard = now;
-    from.pinged = false;
+    from.asked = Asked::No;
     if from.broken {
         // Read all the same: a socket that is closed with bytes unread resets what it has sent.
         return Pumped::nothing_but(true);
@@ -563,7 +587,7 @@ fn walk<A, B>(
     from: &mut Side<A>,
     to: &mut Side<B>,
     bytes: &[u8],
-    (rules, rates): (&Rules, &Rates),
+    (rules, rates, ping): (&Rules, &Rates, &Ping),
     now: Instant,
     cx: &mut Context<'_>,
 ) -> Pumped
@@ -573,7 +597,14 @@ where
 {
     // `begin..at` may go on and has not yet.
     let (mut begin, mut at, mut messages) = (0, 0, 0);
+    // Control frames weigh as much as messages.
+    let (mut charged, mut data) = (0, false);
+    let most = rates.messages_at_once();
     let pumped = loop {
+        if charged >= most {
+            from.keep_back(&bytes[at..]);
+            break None;
+        }
         match from.walker.next(&bytes[at..], rules) {
             Ok(Item::Incomplete) => {
                 from.keep(&bytes[at..]);
@@ -586,21 +617,24 @@ where
             }) => {
                 at += len;
                 messages += u32::from(message_ends);
+                charged += u32::from(message_ends);
+                data = true;
                 if frame_ends && to.has_own() {
-                    to.send(&bytes[begin..at], cx);
-                    to.release_own(cx);
+                    to.send(&bytes[begin..at], now, cx);
+                    to.release_own(now, cx);
                     begin = at;
                 }
             }
             Ok(Item::Control { len, control }) => {
                 let is_close = control.opcode == ControlOpcode::Close;
-                if is_close || control.opcode == ControlOpcode::Pong && control.payload() == PING {
-                    to.send(&bytes[begin..at], cx);
+                charged += 1;
+                if is_close || control.opcode == ControlOpcode::Pong && control.payload() == ping {
+                    to.send(&bytes[begin..at], now, cx);
                     begin = at + len;
                     if is_close {
                         // Where a Close of our own waits, that one tells it.
-                        to.release_own(cx);
-                        to.send(&bytes[at..at + len], cx);
+                        to.release_own(now, cx);
+                        to.send(&bytes[at..at + len], now, cx);
                         to.shut = true;
                         from.closed = Some(control.code());
                     }
@@ -616,26 +650,42 @@ where
             }
         }
     };
-    to.send(&bytes[begin..at], cx);
+    to.send(&bytes[begin..at], now, cx);
     from.messages += u64::from(messages);
     from.bytes += at as u64;
-    from.pace.sent(messages, at, rates, now);
-    pumped.unwrap_or(Pumped::Bytes {
-        messages: messages > 0,
-    })
+    from.pace.sent(charged, at, rates, now);
+    pumped.unwrap_or(Pumped::Bytes { data })
 }
 
 /// Asks a side whether it is there, when it is time to. True where it was asked and did not answer.
-fn ask<S: AsyncRead + AsyncWrite + Unpin>(side: &mut Side<S>, terms: &Terms, now: Instant) -> bool {
-    if !over(side.heard, terms.ping_interval, now) || side.is_done() {
+fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    side: &mut Side<S>,
+    terms: &Terms,
+    ping: &[u8],
+    now: Instant,
+) -> bool {
+    if side.is_done() || side.pace.waits_until.is_some() {
+        // Nobody reads what it may have said.
         return false;
     }
-    if !side.pinged {
-        side.pinged = true;
-        side.say(&Control::new(ControlOpcode::Ping, PING));
-        return false;
+    match side.asked {
+        Asked::No => {
+            if over(side.heard, terms.ping_interval, now) {
+                side.asked = Asked::Queued;
+                side.say(&Control::new(ControlOpcode::Ping, ping));
+            }
+            false
+        }
+        Asked::Queued => false,
+        Asked::Sent(at) => over(at, terms.pong_timeout, now),
     }
-    over(side.heard, terms.ping_interval + terms.pong_timeout, now)
+}
+
+fn ping() -> Ping {
+    let mut ping = [0; _];
+    ping[..PING.len()].copy_from_slice(&PING);
+    ping[PING.len()..].copy_from_slice(&rand::random::<[u8; 8]>());
+    ping
 }
 
 fn over(since: Instant, longest: Duration, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use crate::lifecycle::InFlight;
 use crate::switch::traffic::Guard;
 use crate::telemetry::WebSocketRecord;
 use crate::tenant_state::TenantState;
-use crate::upstream::{Pick, Wire};
+use crate::upstream::Wire;
 use hub_core::LocationId;
 use pingora::protocols::Stream;
 use std::sync::Arc;
@@ -26,8 +26,6 @@ pub(super) struct Session {
     pub(super) tenant: Option<Arc<TenantState>>,
     /// Counted so far, by direction.
     pub(super) counted: [(u64, u64); 2],
-    /// Its endpoint has it in flight.
-    pub(super) pick: Option<Pick>,
     /// Its colour is in use.
     pub(super) _guard: Option<Guard>,
     pub(super) _in_flight: InFlight,

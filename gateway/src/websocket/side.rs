@@ -11,6 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes that are read at a time.
 pub(super) const READ_BYTES: usize = 64 * 1024;
 
+/// Whether a side was asked if it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    No,
+    /// The Ping waits for its place.
+    Queued,
+    /// It was sent then.
+    Sent(Instant),
+}
+
 /// One socket of a session.
 #[derive(Debug)]
 pub(super) struct Side<S> {
@@ -21,7 +31,7 @@ pub(super) struct Side<S> {
     pub(super) walker: Walker,
     /// Read from it, and too little to know what it is: the beginning of a head or of a control frame.
     tail: Vec<u8>,
-    /// The tail was read behind the handshake and has not been looked at.
+    /// The tail has not been looked at: it came behind the handshake, or has to wait.
     early: bool,
     /// What it is to get and did not take yet, from `rest_at` on.
     rest: Vec<u8>,
@@ -29,6 +39,8 @@ pub(super) struct Side<S> {
     /// Frames of our own for it, which wait for the end of the frame under way.
     own: Vec<u8>,
     unflushed: bool,
+    /// Since when it takes nothing.
+    pub(super) stuck: Option<Instant>,
     /// It has sent Close with this code.
     pub(super) closed: Option<u16>,
     /// Among our own frames is a Close.
@@ -43,8 +55,8 @@ pub(super) struct Side<S> {
     pub(super) gone: bool,
     /// When something came from it last.
     pub(super) heard: Instant,
-    /// It was asked since whether it is there.
-    pub(super) pinged: bool,
+    /// Whether it was asked since if it is there.
+    pub(super) asked: Asked,
     pub(super) pace: Pace,
     /// Messages and payload bytes, heads of frames included, that came from it.
     pub(super) messages: u64,
@@ -70,6 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
             rest_at: 0,
             own: Vec::new(),
             unflushed: false,
+            stuck: None,
             closed: None,
             own_closes: false,
             shut: false,
@@ -77,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
             broken: false,
             gone: false,
             heard: now,
-            pinged: false,
+            asked: Asked::No,
             pace,
             messages: 0,
             bytes: 0,
@@ -91,9 +104,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<Option<usize>> {
-        let held = self.tail.len();
+        let held = self.tail.len().min(scratch.len());
         let mut count = held;
-        if !std::mem::take(&mut self.early) {
+        if !self.early {
             let mut buffer = ReadBuf::new(&mut scratch[held..]);
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer));
             count += buffer.filled().len();
@@ -102,19 +115,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
                 return Poll::Ready(None);
             }
         }
-        scratch[..held].copy_from_slice(&self.tail);
-        self.tail = Vec::new();
+        scratch[..held].copy_from_slice(&self.tail[..held]);
+        self.tail = self.tail.split_off(held);
+        self.early = !self.tail.is_empty();
         Poll::Ready(Some(count))
     }
 
     /// Keeps what was too little.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
-        debug_assert!(self.tail.is_empty(), "it was taken before");
-        self.tail.extend_from_slice(bytes);
+        self.tail.splice(..0, bytes.iter().copied());
+    }
+
+    /// Keeps what has to wait, to be looked at before anything else is read.
+    pub(super) fn keep_back(&mut self, bytes: &[u8]) {
+        self.keep(bytes);
+        self.early = !self.tail.is_empty();
     }
 
     /// Sends what came from the other side.
-    pub(super) fn send(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+    pub(super) fn send(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) {
         if self.gone || self.shut || bytes.is_empty() {
             return;
         }
@@ -124,12 +143,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
                 Poll::Ready(Ok(count @ 1..)) => {
                     sent += count;
                     self.unflushed = true;
+                    self.stuck = None;
                 }
                 Poll::Ready(_) => {
                     self.gone = true;
                     return;
                 }
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.stuck.get_or_insert(now);
+                    break;
+                }
             }
         }
         self.rest.extend_from_slice(&bytes[sent..]);
@@ -153,34 +176,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     }
 
     /// The other side is between two frames: what was queued may go out. True where something was.
-    pub(super) fn release_own(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn release_own(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         let own = std::mem::take(&mut self.own);
-        self.send(&own, cx);
+        if self.asked == Asked::Queued {
+            self.asked = Asked::Sent(now);
+        }
+        self.send(&own, now, cx);
         self.shut |= std::mem::take(&mut self.own_closes);
         !own.is_empty()
     }
 
     /// Writes what is left. Ready once nothing is.
-    pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_written(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         while !self.gone && self.rest_at < self.rest.len() {
-            let written = Pin::new(&mut self.socket).poll_write(cx, &self.rest[self.rest_at..]);
-            match ready!(written) {
-                Ok(count @ 1..) => {
+            match Pin::new(&mut self.socket).poll_write(cx, &self.rest[self.rest_at..]) {
+                Poll::Ready(Ok(count @ 1..)) => {
                     self.rest_at += count;
                     self.unflushed = true;
+                    self.stuck = None;
                 }
-                Ok(_) | Err(_) => self.gone = true,
+                Poll::Ready(_) => self.gone = true,
+                Poll::Pending => {
+                    self.stuck.get_or_insert(now);
+                    return Poll::Pending;
+                }
             }
         }
         // Gone, so that a session which waits owns none.
         self.rest = Vec::new();
         self.rest_at = 0;
         if self.unflushed && !self.gone {
-            match ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
-                Ok(()) => self.unflushed = false,
-                Err(_) => self.gone = true,
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => self.gone = true,
+                Poll::Pending => {
+                    self.stuck.get_or_insert(now);
+                    return Poll::Pending;
+                }
             }
         }
+        self.stuck = None;
         Poll::Ready(())
     }
 

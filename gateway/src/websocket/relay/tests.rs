@@ -90,6 +90,22 @@ async fn expect_close(from: &mut DuplexStream, masked: bool) -> u16 {
     u16::from_be_bytes([plain(0), plain(1)])
 }
 
+/// Reads a Ping of the gateway's own: its payload.
+async fn read_ping(from: &mut DuplexStream, masked: bool) -> Vec<u8> {
+    let mut read = vec![0; 2 + if masked { 4 } else { 0 } + size_of::<Ping>()];
+    from.read_exact(&mut read).await.expect("a Ping");
+    assert_eq!((read[0], read[1] & 0x80 != 0), (0x89, masked));
+    let (head, said) = read.split_at(read.len() - size_of::<Ping>());
+    let mask = if masked { &head[2..] } else { &[0; 4] };
+    let ping: Vec<u8> = said
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
+    assert!(ping.starts_with(&PING), "{ping:?}");
+    ping
+}
+
 fn close(mask: Option<[u8; 4]>, code: u16) -> Vec<u8> {
     frame(0x88, mask, &code.to_be_bytes())
 }
@@ -266,30 +282,23 @@ async fn a_peer_that_answers_pings_stays_and_one_that_does_not_is_let_go() {
         ..terms()
     });
     for _ in 0..3 {
-        expect(&mut session.client, &frame(0x89, None, PING)).await;
-        session
-            .client
-            .write_all(&frame(0x8a, MASK, PING))
-            .await
-            .expect("taken");
-        let mut ping = [0; 2 + 4 + PING.len()];
-        session
-            .upstream
-            .read_exact(&mut ping)
-            .await
-            .expect("a ping");
-        session
-            .upstream
-            .write_all(&frame(0x8a, None, PING))
-            .await
-            .expect("taken");
+        let ping = read_ping(&mut session.client, false).await;
+        let pong = frame(0x8a, MASK, &ping);
+        session.client.write_all(&pong).await.expect("taken");
+        let ping = read_ping(&mut session.upstream, true).await;
+        let pong = frame(0x8a, None, &ping);
+        session.upstream.write_all(&pong).await.expect("taken");
     }
+    // Another gateway's Pong is none of ours.
+    let other = frame(0x8a, MASK, b"hub1 alive 12345678");
+    session.client.write_all(&other).await.expect("taken");
+    expect(&mut session.upstream, &other).await;
     // Nothing of it has come through: this is what comes next.
     let next = frame(0x81, None, b"next");
     session.upstream.write_all(&next).await.expect("taken");
     expect(&mut session.client, &next).await;
     // From now on the client is silent.
-    expect(&mut session.client, &frame(0x89, None, PING)).await;
+    read_ping(&mut session.client, false).await;
     assert_eq!(expect_close(&mut session.client, false).await, 1011);
     assert_eq!(session.outcome().await, (By::Gateway, Why::Silent, 1011));
 }
@@ -320,9 +329,8 @@ async fn a_reader_that_takes_nothing_holds_the_writer_back_and_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn who_sends_too_fast_is_slowed_and_loses_nothing() {
-    use hub_stats::gcra::Gcra;
     let mut limits = terms();
-    limits.client_rates.messages = Some(Gcra::new(10, SECOND, 10));
+    limits.client_rates.messages = Some(Rate::each_second(10));
     let Session {
         mut client,
         mut upstream,
@@ -404,4 +412,111 @@ async fn an_order_to_close_waits_for_the_end_of_a_frame() {
         (outcome.by, outcome.why, outcome.code),
         (By::Gateway, Why::Ordered, 1012)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_asked_because_a_frame_is_under_way_is_not_silent() {
+    let mut session = Session::start(Terms {
+        ping_interval: 20 * SECOND,
+        idle_timeout: 30 * SECOND,
+        ..terms()
+    });
+    let message = frame(0x82, None, &[7; 100]);
+    // A minute and a half, in which the client says nothing.
+    for part in message.chunks(12) {
+        session.upstream.write_all(part).await.expect("taken");
+        expect(&mut session.client, part).await;
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    // Now it is asked, and has its time.
+    let ping = read_ping(&mut session.client, false).await;
+    let pong = frame(0x8a, MASK, &ping);
+    session.client.write_all(&pong).await.expect("taken");
+    session.upstream.write_all(&message).await.expect("taken");
+    expect(&mut session.client, &message).await;
+    assert!(!session.outcome.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sent_far_too_much_at_once_is_slowed_and_not_taken_for_dead() {
+    let mut limits = Terms {
+        ping_interval: 20 * SECOND,
+        ..terms()
+    };
+    limits.client_rates.messages = Some(Rate::each_second(10));
+    let Session {
+        mut client,
+        mut upstream,
+        outcome,
+    } = Session::start(limits);
+    let began = tokio::time::Instant::now();
+    let message = frame(0x81, MASK, b"x");
+    // All of them in one read, for five minutes.
+    client
+        .write_all(&message.repeat(3_000))
+        .await
+        .expect("taken");
+    let reader = tokio::spawn(async move {
+        let mut pings = 0;
+        for _ in 0..3_000 {
+            let mut head = [0; 2];
+            loop {
+                upstream.read_exact(&mut head).await.expect("a head");
+                let mut rest = vec![0; 4 + usize::from(head[1] & 0x7f)];
+                upstream.read_exact(&mut rest).await.expect("the rest");
+                if head[0] == 0x81 {
+                    break;
+                }
+                // It answers, as every application does.
+                let ping: Vec<u8> = (4..rest.len()).map(|at| rest[at] ^ rest[at % 4]).collect();
+                let pong = frame(0x8a, None, &ping);
+                upstream.write_all(&pong).await.expect("taken");
+                pings += 1;
+            }
+        }
+        pings
+    });
+    let pings = reader.await.expect("all of them");
+    let took = began.elapsed().as_secs();
+    assert!(
+        (290..310).contains(&took) && pings > 5,
+        "{took} s, {pings} pings"
+    );
+    assert!(!outcome.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_that_goes_on_reading_is_not_let_go() {
+    let Session {
+        mut client,
+        mut upstream,
+        outcome,
+    } = Session::with_pipes(terms(), 100);
+    let message = frame(0x82, None, &[1; 5_000]);
+    let sent = message.clone();
+    let writer = tokio::spawn(async move { upstream.write_all(&sent).await.map(|()| upstream) });
+    // Some more than the write timeout in all, and never without a byte for so long.
+    for part in message.chunks(100) {
+        tokio::time::sleep(20 * SECOND).await;
+        expect(&mut client, part).await;
+    }
+    writer.await.expect("it does not panic").expect("taken");
+    assert!(!outcome.is_finished());
+}
+
+#[tokio::test]
+async fn much_that_was_read_behind_the_handshake_goes_on_whole() {
+    let (client, inner) = duplex(1_000);
+    let (mut upstream, outer) = duplex(1_000);
+    let early = frame(0x82, MASK, &[5; 1_000]).repeat(200);
+    let whole = early.clone();
+    let relay = tokio::spawn(async move {
+        let now = tokio::time::Instant::now().into_std();
+        let mut relay = Relay::new(Arc::new(terms()), (inner, early), (outer, Vec::new()), now);
+        std::future::poll_fn(|cx| relay.poll(cx)).await
+    });
+    expect(&mut upstream, &whole).await;
+    drop(client);
+    drop(upstream);
+    relay.await.expect("it does not panic");
 }

@@ -158,7 +158,7 @@ pub(crate) fn is_chunked(headers: &HeaderMap) -> bool {
 
 /// The length that all Content-Length fields agree on; pingora has refused answers in which they
 /// differ.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+fn content_length(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     value.split(',').next()?.trim().parse().ok()
 }
