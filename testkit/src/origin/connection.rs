@@ -353,7 +353,7 @@ impl Connection {
 }
 
 /// The value of `Sec-WebSocket-Accept` for a key (RFC 6455 4.2.2).
-fn web_socket_accept(key: &str) -> String {
+pub fn web_socket_accept(key: &str) -> String {
     let mut hash = sha1::Sha1::new();
     hash.update(key.as_bytes());
     hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");

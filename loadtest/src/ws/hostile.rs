@@ -1,0 +1,251 @@
+//! What well-behaved sessions notice of hostile ones beside them.
+
+use super::client::{Client, Message};
+use super::contestant::{Contestant, Ring, Serving, hub_route};
+use super::origin::Origin;
+use super::rude::{Deeds, Rude};
+use super::steady::{Record, Steady};
+use super::{Findings, frame};
+use crate::client::percentile;
+use crate::report::{Better, Figure, median, number, table};
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Well-behaved sessions.
+const SESSIONS: usize = 200;
+/// Messages a second of all of them together.
+const RATE: f64 = 2_000.0;
+/// Bytes of each.
+const MESSAGE_BYTES: usize = 64;
+/// Hostile peers.
+const PEERS: usize = 40;
+/// Route and cluster of the hostile ones: what they do to their own application is no matter here.
+const HOSTILE: &str = "hostile";
+/// Between two slices, so that the queues of one are empty in the next.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Which share of the messages may be sent late: from there on the client makes their p99.
+const LATE_MAX: f64 = 0.01;
+
+/// One slice of time, as the well-behaved sessions saw it.
+#[derive(Clone, Debug, Serialize)]
+struct Slice {
+    hostile: bool,
+    messages: usize,
+    p50_us: f64,
+    p99_us: f64,
+    late: u64,
+    unsent: u64,
+    /// CPU time of the gateway for each second.
+    gateway_cpu_share: f64,
+    /// Memory of the gateway's own, at the end.
+    gateway_own_bytes: u64,
+    deeds: Option<Deeds>,
+}
+
+pub(super) async fn run(ring: &Ring<'_>, pairs: u32, seconds: u64) -> Result<Findings> {
+    let behind = Origin::start(ring.scratch, HOSTILE).await?;
+    let route = hub_route(HOSTILE, behind.address);
+    let serving = Contestant::HUB.start_with(ring, &route).await?;
+    let mut clients = Vec::with_capacity(SESSIONS);
+    for number in 0..SESSIONS {
+        let stream = serving.connect(number).await?;
+        clients.push(Client::open(stream, "/echo").await?);
+    }
+    let steady = Steady::start(clients, Message::new(frame::TEXT, MESSAGE_BYTES), RATE);
+    tokio::time::sleep(SETTLE).await;
+    let mut slices = Vec::new();
+    for slice in 0..2 * pairs {
+        let hostile = slice % 2 == 1;
+        let slice = measure(&serving, &steady, hostile, Duration::from_secs(seconds)).await?;
+        println!(
+            "neighbours {}/{} {:<7} p50 {} us, p99 {} us, gateway at {:.0} % of its CPU",
+            slices.len() + 1,
+            2 * pairs,
+            if hostile { "hostile" } else { "quiet" },
+            number(slice.p50_us),
+            number(slice.p99_us),
+            100.0 * slice.gateway_cpu_share
+        );
+        slices.push(slice);
+    }
+    drop(steady);
+    serving.end().await?;
+    behind.end().await?;
+    check(&slices)?;
+    Ok(Findings {
+        figures: figures(&slices),
+        heading: overview(&slices),
+        raw: serde_json::to_value(&slices).context("slices are plain values")?,
+    })
+}
+
+async fn measure(
+    serving: &Serving,
+    steady: &Steady,
+    hostile: bool,
+    time: Duration,
+) -> Result<Slice> {
+    let rude = hostile.then(|| Rude::start(serving.address, HOSTILE, PEERS));
+    tokio::time::sleep(SETTLE).await;
+    let (missed, cpu) = (steady.missed(), serving.usage()?.cpu_us);
+    steady.take();
+    let since = Instant::now();
+    tokio::time::sleep(time).await;
+    let record = steady.take();
+    let took = since.elapsed();
+    let cpu = serving.usage()?.cpu_us - cpu;
+    let missed = steady.missed() - missed;
+    let own_bytes = serving.weight()?.own_bytes;
+    let deeds = rude.map(Rude::stop);
+    tokio::time::sleep(SETTLE).await;
+    ensure!(
+        record.faults.is_empty(),
+        "well-behaved sessions failed: {:?}",
+        record.faults
+    );
+    Ok(Slice {
+        gateway_cpu_share: cpu as f64 / took.as_micros() as f64,
+        gateway_own_bytes: own_bytes,
+        deeds,
+        ..Slice::of(hostile, record, missed)
+    })
+}
+
+// === impl Slice ===
+
+impl Slice {
+    fn of(hostile: bool, record: Record, missed: u64) -> Self {
+        let messages = record.took_us.len();
+        let p50_us = percentile(record.took_us.clone(), 50.0);
+        Self {
+            hostile,
+            messages,
+            p50_us: p50_us.unwrap_or(f64::NAN),
+            p99_us: percentile(record.took_us, 99.0).unwrap_or(f64::NAN),
+            late: record.late,
+            unsent: record.unsent + missed,
+            gateway_cpu_share: f64::NAN,
+            gateway_own_bytes: 0,
+            deeds: None,
+        }
+    }
+}
+
+/// A run whose client was too slow says nothing about the gateway, and neither does one whose hostile peers
+/// did nothing.
+fn check(slices: &[Slice]) -> Result<()> {
+    for slice in slices {
+        let due = slice.messages as u64 + slice.unsent;
+        ensure!(slice.messages > 0, "no message came back in a slice");
+        let late = (slice.late + slice.unsent) as f64 / due as f64;
+        ensure!(
+            late <= LATE_MAX,
+            "{:.1} % of the messages were sent late or not at all: the client was too slow",
+            100.0 * late
+        );
+        ensure!(
+            slice.deeds.as_ref().is_none_or(Deeds::are_hostile),
+            "the hostile peers were none: {:?}",
+            slice.deeds
+        );
+    }
+    Ok(())
+}
+
+/// The median over the slices of one kind.
+fn median_of(slices: &[Slice], hostile: bool, value: fn(&Slice) -> f64) -> Option<f64> {
+    median(
+        slices
+            .iter()
+            .filter(|one| one.hostile == hostile)
+            .map(value),
+    )
+}
+
+fn figures(slices: &[Slice]) -> Vec<Figure> {
+    let p99 = |hostile| median_of(slices, hostile, |one| one.p99_us);
+    let growth = p99(true)
+        .zip(p99(false))
+        .map(|(hostile, quiet)| hostile / quiet);
+    let lower = Better::Lower;
+    vec![
+        Figure::new("ws_hostile_p99_growth", growth, "ratio", lower)
+            .floor(1.5)
+            .note("p99 of well-behaved sessions with hostile ones beside them, by that without; medians of the slices"),
+        Figure::new("ws_quiet_p99", p99(false), "us", lower).note("median of the slices"),
+        Figure::new("ws_hostile_p99", p99(true), "us", lower).note("median of the slices"),
+    ]
+}
+
+/// One line for each kind of slice.
+fn overview(slices: &[Slice]) -> String {
+    let head = [
+        "neighbours, median of slices",
+        "p50 us",
+        "p99 us",
+        "CPU share",
+        "MB",
+    ];
+    let row = |(name, hostile): (&str, bool)| {
+        let show = |value: fn(&Slice) -> f64| {
+            median_of(slices, hostile, value).map_or("-".to_owned(), number)
+        };
+        vec![
+            name.to_owned(),
+            show(|one| one.p50_us),
+            show(|one| one.p99_us),
+            show(|one| one.gateway_cpu_share),
+            show(|one| one.gateway_own_bytes as f64 / 1e6),
+        ]
+    };
+    let rows: Vec<_> = [("quiet", false), ("hostile", true)]
+        .into_iter()
+        .map(row)
+        .collect();
+    format!("{}\n", table(&head, &rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(hostile: bool, p99_us: f64) -> Slice {
+        Slice {
+            p99_us,
+            messages: 1_000,
+            ..Slice::of(hostile, Record::default(), 0)
+        }
+    }
+
+    #[test]
+    fn growth_compares_the_medians_of_the_slices() {
+        let slices = [
+            slice(false, 100.0),
+            slice(true, 150.0),
+            slice(false, 100.0),
+            slice(true, 150.0),
+            slice(false, 900.0),
+            slice(true, 130.0),
+        ];
+        let figures = serde_json::to_value(figures(&slices)).unwrap();
+        assert_eq!(figures[0]["value"], 1.5);
+    }
+
+    #[test]
+    fn a_client_that_was_late_or_peers_that_did_nothing_make_the_run_invalid() {
+        let late = |late, unsent| Slice {
+            late,
+            unsent,
+            ..slice(false, 1.0)
+        };
+        assert!(check(&[late(5, 5)]).is_ok());
+        assert!(check(&[late(20, 0)]).is_err());
+        assert!(check(&[late(0, 20)]).is_err());
+        let idle = Slice {
+            deeds: Some(Deeds::default()),
+            ..slice(true, 1.0)
+        };
+        assert!(check(&[idle]).is_err());
+    }
+}
