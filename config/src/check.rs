@@ -20,6 +20,7 @@ mod shape;
 mod suggest;
 mod tenancy;
 mod tenant;
+mod websocket;
 mod words;
 
 pub(crate) use scope::hex;

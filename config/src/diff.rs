@@ -143,7 +143,7 @@ impl Diff {
         }
     }
 
-    /// Both sides list the same fields in the same order.
+    /// Both sides list the same fields in the same order; one may list more behind them.
     fn compare(&mut self, path: &str, old: &Fields, new: &Fields) {
         let dot = if path.is_empty() { "" } else { "." };
         for ((key, old), (_, new)) in old.iter().zip(new) {
@@ -286,10 +286,14 @@ fn tenant_changes(old_config: &Config, old: &Tenant, new_config: &Config, new: &
         );
         changes.push(format!("quota {old} -> {new}"));
     }
-    if old.in_flight_max != new.in_flight_max {
-        let text = |max: Option<u32>| max.map_or("unlimited".to_owned(), |max| max.to_string());
-        let (old, new) = (text(old.in_flight_max), text(new.in_flight_max));
-        changes.push(format!("in flight {old} -> {new}"));
+    for (what, old, new) in [
+        ("in flight", old.in_flight_max, new.in_flight_max),
+        ("WebSockets", old.websockets_max, new.websockets_max),
+    ] {
+        if old != new {
+            let text = |max: Option<u32>| max.map_or("unlimited".to_owned(), |max| max.to_string());
+            changes.push(format!("{what} {} -> {}", text(old), text(new)));
+        }
     }
     if old.overlay.is_some() || new.overlay.is_some() {
         let old = overlay(old_config, old.overlay.as_deref());

@@ -11,6 +11,7 @@ mod listener;
 mod process;
 mod route;
 mod tenant;
+mod websocket;
 
 pub use cluster::{
     Balance, Cluster, Colour, Endpoints, Health, HealthKind, Schema, SchemaRange, UpstreamTls,
@@ -21,6 +22,7 @@ pub use listener::{Certificate, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use process::{AccessLog, Admin, Gateway, LogLevel, Metrics, Store};
 pub use route::{HeaderMatch, PathMatch, Plugin, Route, TenantRule, TenantSource};
 pub use tenant::{Tenant, Tenants};
+pub use websocket::{Compression, OnSwitch, OnUpgrade, WebSocket};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

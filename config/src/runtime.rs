@@ -4,9 +4,13 @@
 //! and whoever holds one need not check again. No serde here.
 
 pub(crate) mod directory;
+mod websocket;
 
-pub use crate::file::{Balance, Colour, LogLevel, ProxyProtocol, TlsVersion};
+pub use crate::file::{
+    Balance, Colour, Compression, LogLevel, OnSwitch, OnUpgrade, ProxyProtocol, TlsVersion,
+};
 pub use directory::{Overlay, Tenant, TenantIndex, Tenants};
+pub use websocket::WebSocket;
 
 use crate::{PluginInstance, Problem, Secret};
 use hub_core::{HeaderName, HeaderValue, LocationId, Method};
@@ -483,8 +487,8 @@ pub struct Route {
     pub limits: Vec<usize>,
     /// Largest request body, in bytes.
     pub body_bytes_max: u64,
-    /// Pass WebSocket upgrades through.
-    pub websocket: bool,
+    /// How WebSockets are taken; `None`: an upgrade is forwarded as a plain request.
+    pub websocket: Option<Arc<WebSocket>>,
     /// During a rollout, idempotent requests that failed on the new colour may go to the old one.
     pub retry_other_colour: bool,
     /// Who may read refusals.

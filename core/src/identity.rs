@@ -1,6 +1,7 @@
 //! Who a request proved to be.
 
 use crate::LocationId;
+use std::time::SystemTime;
 
 /// What a credential proved. Made by an identify plugin only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Identity {
     pub tenant: Option<LocationId>,
     /// Which kind of credential it was.
     pub method: IdentityMethod,
+    /// When the credential expires, without the leeway that its checker may have given; `None`: never.
+    pub expires: Option<SystemTime>,
 }
 
 /// The kind of credential behind an [`Identity`].

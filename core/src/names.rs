@@ -65,6 +65,16 @@ pub const SNAPSHOT_TIMESTAMP_SECONDS: &str = "hub_config_snapshot_timestamp_seco
 pub const SNAPSHOTS_RETIRED: &str = "hub_config_snapshots_retired";
 /// Tenants in the snapshot in force.
 pub const TENANTS: &str = "hub_tenants";
+/// WebSocket sessions that are open, by route.
+pub const WEBSOCKETS_OPEN: &str = "hub_websockets_open";
+/// WebSocket sessions that were opened, by route.
+pub const WEBSOCKETS_OPENED_TOTAL: &str = "hub_websockets_opened_total";
+/// WebSocket sessions that have ended, by route and code of the Close.
+pub const WEBSOCKETS_CLOSED_TOTAL: &str = "hub_websockets_closed_total";
+/// Complete WebSocket messages passed on, by route and direction.
+pub const WEBSOCKET_MESSAGES_TOTAL: &str = "hub_websocket_messages_total";
+/// Bytes of WebSocket frames passed on, by route and direction.
+pub const WEBSOCKET_BYTES_TOTAL: &str = "hub_websocket_bytes_total";
 /// Access-log lines written.
 pub const LOG_LINES_TOTAL: &str = "hub_access_log_lines_total";
 /// Access-log lines dropped because the queue was full or the file could not be written.
@@ -106,6 +116,8 @@ pub mod label {
     pub const LISTENER: &str = "listener";
     /// Address of the endpoint as configured.
     pub const ENDPOINT: &str = "endpoint";
+    /// Code of a WebSocket's Close, or `other`.
+    pub const CODE: &str = "code";
     /// How something ended.
     pub const OUTCOME: &str = "outcome";
     /// Phase of a rollout.

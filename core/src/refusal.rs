@@ -90,6 +90,14 @@ reasons! {
     /// This tenant has as many requests in flight as allowed.
     TenantBusy = 503 "tenant_busy" keep,
 
+    // WebSockets
+    /// A page of this origin may not open a WebSocket on this route.
+    OriginRefused = 403 "origin_refused" keep,
+    /// The route has as many WebSockets open as allowed.
+    TooManyWebSockets = 503 "too_many_websockets" keep,
+    /// This tenant has as many WebSockets open as allowed.
+    TenantWebSockets = 429 "tenant_websockets" keep,
+
     // identify and tenant
     /// The route demands a credential and none was valid.
     Unauthenticated = 401 "unauthenticated" keep,

@@ -14,7 +14,7 @@ pub(crate) mod downstream;
 pub mod forwarded;
 pub mod head;
 pub mod host;
-mod http1;
+pub(crate) mod http1;
 mod http2;
 pub(crate) mod knock;
 pub(crate) mod listener;

@@ -14,6 +14,7 @@ use crate::telemetry::{
     UpstreamMetrics,
 };
 use crate::tenant_state::TenantState;
+use crate::websocket::registry::Registry;
 use arc_swap::{ArcSwap, Guard};
 use hub_config::runtime::{Colour, Listener};
 use hub_core::names::{self, label};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub switchboard: Switchboard,
     /// What rollouts do.
     pub rollouts: RolloutMetrics,
+    /// Open WebSockets.
+    pub websockets: Registry,
 }
 
 /// One gateway process.
@@ -114,7 +117,10 @@ impl Hub {
         let routing = changing.routing(&next.config);
         let epoch = self.snapshot.load().epoch + 1;
         let next = Arc::new(next.with_routing(epoch, routing));
-        (self.snapshot.swap(Arc::clone(&next)), next)
+        let old = self.snapshot.swap(Arc::clone(&next));
+        drop(changing);
+        self.websockets.rerouted(&next);
+        (old, next)
     }
 
     /// Puts a cluster's routing in force and hands back the snapshot that was, for the reload thread to
@@ -131,7 +137,10 @@ impl Hub {
         let present = self.snapshot.load_full();
         let routing = changing.routing(&present.config);
         let next = Arc::new(present.with_routing(present.epoch + 1, routing));
-        (self.snapshot.swap(next), closed_at)
+        let old = self.snapshot.swap(Arc::clone(&next));
+        drop(changing);
+        self.websockets.rerouted(&next);
+        (old, closed_at)
     }
 
     /// Brings what lives beside snapshots in line with the one in force: bounds, levels, targets, and
@@ -150,6 +159,9 @@ impl Hub {
         let clusters: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
         self.upstreams.retain(|cluster| clusters.contains(cluster));
         self.rollouts.configure(clusters.iter().copied());
+        let sockets = config.routes.iter().filter(|one| one.websocket.is_some());
+        let sockets: HashSet<&str> = sockets.map(|one| one.name.as_str()).collect();
+        self.websockets.retain(|route| sockets.contains(route));
         let Some(old) = old.map(|old| &old.config) else {
             // Everything was made from the first configuration.
             return;
@@ -194,6 +206,7 @@ impl Hub {
         self.access_log.scrape(scrape);
         self.upstreams.scrape(scrape);
         self.rollouts.scrape(scrape);
+        self.websockets.scrape(scrape);
         scrape.counter(
             names::LIMITER_EVICTIONS_TOTAL,
             "Keys forgotten by the limiter while they still counted, because its table was full.",

@@ -149,6 +149,8 @@ fn message(reason: Reason) -> &'static str {
         Reason::AddressLimited | Reason::TenantLimited | Reason::RouteLimited => {
             "Too many requests; wait as long as Retry-After says."
         }
+        Reason::OriginRefused => "This page may not connect here.",
+        Reason::TenantWebSockets => "Too many connections are open; close some first.",
         Reason::TenantBusy => "Too many requests at once; finish some first.",
         Reason::TenantMismatch => "The request does not speak for this location.",
         Reason::TenantUnknown => "There is no such location.",
@@ -157,7 +159,7 @@ fn message(reason: Reason) -> &'static str {
         Reason::NoRoute => "There is nothing here.",
         Reason::MethodNotAllowed => "This method is not allowed here.",
         Reason::BodyTooLarge => "The body is too large.",
-        Reason::NoEndpoint | Reason::TooManyConnections => {
+        Reason::NoEndpoint | Reason::TooManyConnections | Reason::TooManyWebSockets => {
             "The service cannot take the request now; try again soon."
         }
         Reason::ConnectFailed | Reason::UpstreamFailed => "The service failed to answer.",

@@ -23,6 +23,7 @@ use crate::telemetry::{
     self, AccessLog, Metrics, ProcessLog, Refusals, TenantGate, UpstreamMetrics,
 };
 use crate::upgrade::{Predecessors, Program, Takeover};
+use crate::websocket::registry::Registry;
 use anyhow::{Context, anyhow};
 use begin::Begun;
 use hub_config::Problems;
@@ -33,7 +34,6 @@ use parking_lot::Mutex;
 use serve::Server;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::SystemTime;
 use tokio::runtime::Runtime;
 
@@ -119,7 +119,7 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         Err(failure) => {
             if let Some(takeover) = &takeover {
                 let why = failure.to_string();
-                control.block_on(takeover.give_up(&why, Duration::ZERO));
+                control.block_on(takeover.give_up(&why));
             }
             return Err(failure);
         }
@@ -135,7 +135,8 @@ pub fn run(file: PathBuf, ready_file: Option<PathBuf>) -> Result<(), Failure> {
         Ok(begun) => begun,
         Err(failure) => {
             if let Some(takeover) = &takeover {
-                control.block_on(begin::withdraw(&started.hub, takeover, &failure));
+                let why = failure.to_string();
+                control.block_on(takeover.give_up(&why));
             }
             return Err(failure);
         }
@@ -213,6 +214,7 @@ fn prepare(
         listener_names: listeners.iter().map(|l| l.name.clone()).collect(),
         switchboard: Switchboard::default(),
         rollouts: RolloutMetrics::default(),
+        websockets: Registry::default(),
     };
     let workers = match config.gateway.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -10,6 +10,7 @@ use crate::telemetry::metrics::RouteKey;
 use crate::telemetry::{RouteMetrics, UpstreamCounters};
 use crate::tenant_state::TenantState;
 use crate::upstream::Clusters;
+use crate::websocket::open::RouteSockets;
 use foldhash::fast::RandomState;
 use hub_config::runtime::{Colour, Config, Listener, Route, Tenant, TenantIndex};
 use hub_plugins::{Catalog, Plugin, Step};
@@ -69,6 +70,8 @@ pub struct RouteState {
     pub rules: Vec<RuleState>,
     /// Metric handles by cluster and colour, sorted; one or two entries, as a rule.
     metrics: Vec<((usize, Colour), Arc<RouteMetrics>)>,
+    /// Where the route takes WebSockets.
+    pub(crate) websocket: Option<Arc<RouteSockets>>,
     /// For requests that the gateway refused before a cluster was known.
     pub(crate) refused: Arc<RouteMetrics>,
 }
@@ -324,6 +327,10 @@ fn routes(config: &Config, previous: Option<&Snapshot>, shared: &Shared) -> Vec<
             identify,
             filters,
             rules: rules(config, &route.limits),
+            websocket: route.websocket.as_ref().map(|settings| {
+                let counters = shared.websockets.route(&route.name);
+                Arc::new(RouteSockets::new(settings, counters))
+            }),
             metrics,
             refused: known.map_or_else(
                 || shared.metrics.route(&route.name, "-", "-"),

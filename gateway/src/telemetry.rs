@@ -19,7 +19,7 @@ pub mod tenants;
 pub mod throttle;
 pub mod upstreams;
 
-pub use access_log::{AccessLog, Record};
+pub use access_log::{AccessLog, Record, WebSocketRecord};
 pub use metrics::{
     ListenerMetrics, Metrics, ReloadOutcome, RouteMetrics, Scrape, StatusClass, UpgradeOutcome,
 };

@@ -32,9 +32,15 @@ pub struct TenantState {
     in_flight: AtomicU32,
     /// Of these, those on each colour of any cluster.
     on: [AtomicU32; 2],
+    websockets: AtomicU32,
     /// Fills the last of the 128 bytes.
-    _rest: [u32; 2],
+    _rest: u32,
 }
+
+/// One place among a tenant's WebSocket sessions; given back on drop.
+#[derive(Debug)]
+#[must_use = "the place is given back as soon as this is dropped"]
+pub struct WebSocketPlace(Arc<TenantState>);
 
 /// One place among a tenant's requests in flight; given back on drop.
 #[derive(Debug)]
@@ -114,6 +120,29 @@ impl TenantState {
             return Err(Refusal::new(Reason::TenantLimited).retry_after(seconds));
         }
         Self::enter(state, in_flight_max)
+    }
+
+    /// Takes one of at most `websockets_max` places (`None`: as many as come).
+    ///
+    /// # Errors
+    /// [`Reason::TenantWebSockets`] where all are taken.
+    pub fn open_websocket(
+        state: &Arc<Self>,
+        websockets_max: Option<u32>,
+    ) -> Result<WebSocketPlace, Refusal> {
+        let most = websockets_max.unwrap_or(u32::MAX);
+        let next = |open: u32| (open < most).then_some(open + 1);
+        let websockets = &state.websockets;
+        match websockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Ok(WebSocketPlace(Arc::clone(state))),
+            Err(_) => Err(Refusal::new(Reason::TenantWebSockets).retry_after(1)),
+        }
+    }
+
+    /// Counts bytes that went through after a request was counted.
+    pub fn transferred(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
     }
 
     /// Counts a finished request. `status` 0 means that the client got none.
@@ -207,6 +236,12 @@ impl Permit {
         if let Some(colour) = self.colour.take() {
             self.state.on[colour as usize].fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for WebSocketPlace {
+    fn drop(&mut self) {
+        self.0.websockets.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,19 +9,16 @@
 //! | `offer` | | which sockets can be had |
 //! | | `ready` | configuration checked, everything built, own probe answered |
 //! | `sockets` | | descriptors, in as many messages as it takes |
-//! | | `serving` | each listener has taken a connection |
-//! | `commit` | | the old one does nothing but serve clients from here on |
-//! | | `taken` | the new one is ready to do the rest: admin API, rollouts, files |
-//! | `parted` | | that is the new one's from now on, and the old one takes no connection any more |
+//! | | `taken` | they are the right ones, and it is ready to accept and to do the rest: admin API, rollouts, files |
+//! | `parted` | | all that is the new one's from now on, and the old one takes no connection any more |
 //!
 //! Until `taken` is read the old process serves as ever, and whatever goes wrong ends the child and nothing
-//! else. Both take connections from `serving` on, so that there is no moment in which nobody does. So a child
-//! that has the sockets may have clients: it is told to withdraw (SIGTERM), which is to take no more of them,
-//! finish with those that it has, and end (`gave_up`); it is killed only where it does not, or does not say so
-//! soon, and drains behind the old process as a predecessor does. A new process whose predecessor goes away ends if it has no sockets. If it
-//! has them, it takes over where that one is dead, and withdraws where it lives.
+//! else. The child accepts nobody before it has heard `parted`: so it may be killed at any moment, and no
+//! client is lost with it. Connections wait in the sockets' queues for the fraction of a millisecond between the two. A
+//! new process whose predecessor goes away ends, unless it has the sockets and that one is dead: then it takes over.
 //!
 //! Invariant: the old process stops accepting only after it has read `taken` from a child that lives.
+//! Invariant: a child accepts no connection from a socket that its predecessor accepts from.
 //! Invariant: one process at a time decides rollouts, and does what else only one may do: the old one's are
 //! held from before the child starts, and the new one's begin with `parted`, or with the old one's death.
 //! Invariant: no reload begins from before the child starts until the upgrade is over.
@@ -52,23 +49,12 @@ pub(crate) use upgrader::Upgrader;
 use std::time::Duration;
 
 /// Version of the messages. Processes of different versions do not hand anything over.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 /// Most processes that drain behind the one that serves.
 pub(crate) const DRAINING_MAX: usize = 2;
 /// Names the control socket to the new process.
 const SOCKET: &str = "HUB_UPGRADE_SOCKET";
 /// Longest wait for a new process to say hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for a new process that has the sockets to serve.
-const SERVING_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for a new process to take what is left.
-const TAKEN_MAX: Duration = Duration::from_secs(5);
-/// How long a new process that withdraws waits for clients who keep a connection and ask nothing. Requests
-/// may take `gateway.drain_timeout_ms` after that.
-pub(crate) const WITHDRAW_IDLE_MAX: Duration = Duration::from_secs(5);
-/// What it may take beyond both, before it is killed.
-const WITHDRAW_END: Duration = Duration::from_secs(5);
-/// Longest of its drains that is waited for.
-const WITHDRAW_DRAIN_MAX: Duration = Duration::from_secs(3600);
-/// How soon it has to say that it withdraws. One that cannot would go on taking connections.
-const WITHDRAW_SAID_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for a new process that gets the sockets to be ready to serve.
+const TAKEN_MAX: Duration = Duration::from_secs(10);

@@ -17,10 +17,12 @@
 //! Invariant: a cluster's endpoints have the positions that they have in the configuration.
 
 mod checks;
+mod connect;
 mod endpoint;
 mod health;
 mod probe;
 
+pub(crate) use connect::Wire;
 pub use endpoint::{Endpoint, EndpointView, Pick};
 pub use health::Health;
 
@@ -51,6 +53,8 @@ struct Cluster {
     blue: Pool,
     green: Pool,
     check: Option<Arc<Settings>>,
+    /// For connections of our own; made for the first.
+    tls: tokio::sync::OnceCell<Option<Result<probe::Tls, String>>>,
 }
 
 /// The endpoints of one colour.
@@ -121,6 +125,7 @@ impl Clusters {
                     green: Pool::new(plan.green, known.map(|cluster| &cluster.green)),
                     balance: plan.balance,
                     check: plan.check.map(Arc::new),
+                    tls: tokio::sync::OnceCell::new(),
                     name: plan.name,
                 }
             })
@@ -171,6 +176,28 @@ impl Clusters {
     pub fn fails_open(&self, cluster: usize, colour: Colour) -> bool {
         let endpoints = self.endpoints(cluster, colour);
         !endpoints.is_empty() && endpoints.iter().all(|endpoint| !endpoint.is_usable())
+    }
+
+    /// A connection of our own to the endpoint of `pick`, TLS handshake included. The caller bounds the time.
+    /// The first one to a cluster with TLS may read the system's certificate store.
+    ///
+    /// # Errors
+    /// It cannot be reached, or TLS cannot be agreed on.
+    pub(crate) async fn connect(
+        &self,
+        config: &runtime::Cluster,
+        pick: &Pick,
+    ) -> std::io::Result<Wire> {
+        let tls = &self.clusters[pick.cluster()].tls;
+        let tls = tls
+            .get_or_init(|| async {
+                let settings = Settings::of(config).tls?;
+                let made =
+                    tokio::task::spawn_blocking(move || probe::Trust::default().tls(&settings));
+                Some(made.await.unwrap_or_else(|error| Err(error.to_string())))
+            })
+            .await;
+        connect::connect(pick.endpoint().address(), tls.as_ref()).await
     }
 
     /// Probes every endpoint of a colour once, as its health checks do, or where it has none, by

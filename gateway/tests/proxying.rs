@@ -488,7 +488,7 @@ async fn a_websocket_carries_bytes_both_ways_until_either_side_closes() {
         .on("/socket", Behaviour::WebSocket)
         .start()
         .await;
-    let hub = hub(&origin, "websocket = true\nbody_bytes_max = 16\n").await;
+    let hub = hub(&origin, "websocket = {}\nbody_bytes_max = 16\n").await;
     let mut wire = client(&hub).await;
     wire.send(UPGRADE).await;
     let head = wire.read_head().await;
@@ -545,7 +545,7 @@ async fn an_origin_that_refuses_an_upgrade_is_heard() {
         .on("/socket", Behaviour::refuse_upgrade(403))
         .start()
         .await;
-    let hub = hub(&origin, "websocket = true\n").await;
+    let hub = hub(&origin, "websocket = {}\n").await;
     let mut wire = client(&hub).await;
     assert_eq!(ask(&mut wire, UPGRADE).await.status, 403);
     let line = hub.wait_for_access_log(1).await.remove(0);

@@ -10,7 +10,7 @@ async fn start(store: &Path, blue: &str, green: &str) -> Hub {
         "endpoints = { blue = [\"127.0.0.1:1\"] }\n",
         &format!("endpoints = {{ blue = [\"{blue}\"], green = [\"{green}\"] }}\ngate = {{ warm_connections = 0 }}\n"),
     ) + &format!(
-        "websocket = true\n\n[store]\ndirectory = {:?}\n",
+        "websocket = {{}}\n\n[store]\ndirectory = {:?}\n",
         store.display().to_string()
     );
     Hub::builder(env!("CARGO_BIN_EXE_hub-gateway").as_ref())

@@ -226,7 +226,7 @@ async fn an_upstream_that_does_not_answer_in_time_is_504() {
         ),
     ] {
         let origin = Origin::builder().respond(Behaviour::Hang).start().await;
-        let config = with_cluster(&blue(&[&origin.endpoint()]), settings) + "websocket = true\n";
+        let config = with_cluster(&blue(&[&origin.endpoint()]), settings) + "websocket = {}\n";
         let hub = start(&config).await;
         for request in [
             "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -331,7 +331,7 @@ async fn a_tunnel_ends_at_the_idle_timeout_and_that_is_no_refusal() {
         &blue(&[&origin.endpoint()]),
         "first_byte_timeout_ms = 100\nidle_timeout_ms = 100\n",
     );
-    let hub = start(&(config + "websocket = true\n")).await;
+    let hub = start(&(config + "websocket = {}\n")).await;
     let mut wire = Wire::connect(hub.addr("public")).await;
     wire.send(HANDSHAKE).await;
     assert_eq!(wire.read_head().await.status, 101);

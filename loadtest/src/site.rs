@@ -209,7 +209,7 @@ fn config(
         text += line;
         text.push('\n');
     }
-    text += "\n[[route]]\nname = \"all\"\npath = { prefix = \"/\" }\nwebsocket = true\n\
+    text += "\n[[route]]\nname = \"all\"\npath = { prefix = \"/\" }\nwebsocket = {}\n\
          tenant = { sources = [{ header = \"X-Location-Id\" }] }\n";
     writeln!(text, "cluster = \"{CLUSTER}\"\nretry_other_colour = true")
         .expect("a String takes everything");

@@ -26,6 +26,18 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// Itself, where the gateway did not refuse.
+    pub(crate) fn good(self) -> anyhow::Result<Self> {
+        if let Some(error) = self.body.get("error") {
+            bail!(
+                "{} ({})",
+                error["message"].as_str().unwrap_or("the gateway refused"),
+                error["code"].as_str().unwrap_or("unknown"),
+            );
+        }
+        Ok(self)
+    }
+
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -7,6 +7,7 @@ mod migrate;
 mod rollout;
 mod show;
 mod upgrade;
+mod ws;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -71,6 +72,9 @@ enum Command {
     /// Have another binary take over without losing a request. Follows it to its end; exits 0 where the new
     /// process serves, 1 where the upgrade was aborted and the old one goes on.
     Upgrade(upgrade::Upgrade),
+    /// Show open WebSockets, and close them.
+    #[command(subcommand)]
+    Ws(ws::Ws),
     /// Say what would happen to a request, or why a past one was refused.
     Explain {
         /// A path with query (`/api/contacts`), or the id of a refused request.
@@ -106,6 +110,7 @@ fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let reply = match &arguments.command {
         Command::Rollout(command) => return rollout::perform(&client, command, arguments.json),
         Command::Migrate(command) => return migrate::perform(&client, command, arguments.json),
+        Command::Ws(command) => return ws::perform(&client, command, arguments.json),
         Command::Upgrade(wanted) => return upgrade::perform(&client, wanted, arguments.json),
         Command::Status => client.get("/v1/snapshot")?,
         Command::Clusters => client.get("/v1/clusters")?,
@@ -161,6 +166,7 @@ fn report(arguments: &Arguments, reply: &Reply) -> anyhow::Result<ExitCode> {
             Command::Explain { .. }
             | Command::Rollout(_)
             | Command::Migrate(_)
+            | Command::Ws(_)
             | Command::Upgrade(_) => show::plain(&reply.body),
         };
         println!("{text}");

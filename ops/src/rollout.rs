@@ -2,7 +2,7 @@
 
 mod show;
 
-use crate::client::{Client, Reply};
+use crate::client::Client;
 use crate::encode;
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -108,7 +108,7 @@ pub(crate) fn perform(
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let steer = |cluster: &str, word: &str| -> anyhow::Result<ExitCode> {
-        let reply = good(client.post(&path(cluster, word), None)?)?;
+        let reply = client.post(&path(cluster, word), None)?.good()?;
         if as_json {
             println!("{:#}", reply.body);
         } else {
@@ -125,7 +125,7 @@ pub(crate) fn perform(
         Rollout::Contracted { cluster } => steer(cluster, "contracted"),
         Rollout::History { cluster, limit } => {
             let path = format!("{}?limit={limit}", path(cluster, "history"));
-            let reply = good(client.get(&path)?)?;
+            let reply = client.get(&path)?.good()?;
             if as_json {
                 println!("{:#}", reply.body);
             } else {
@@ -165,7 +165,7 @@ pub(crate) fn perform(
                 "baseline_seconds": baseline,
                 "requests_min": requests_min,
             });
-            let reply = good(client.post(&path(cluster, "start"), Some(&plan))?)?;
+            let reply = client.post(&path(cluster, "start"), Some(&plan))?.good()?;
             if *detach {
                 println!("{}", line(&reply.body));
                 return Ok(ExitCode::SUCCESS);
@@ -179,19 +179,8 @@ fn path(cluster: &str, word: &str) -> String {
     format!("/v1/rollouts/{}/{word}", encode(cluster))
 }
 
-fn good(reply: Reply) -> anyhow::Result<Reply> {
-    if let Some(error) = reply.body.get("error") {
-        bail!(
-            "{} ({})",
-            error["message"].as_str().unwrap_or("the gateway refused"),
-            error["code"].as_str().unwrap_or("unknown"),
-        );
-    }
-    Ok(reply)
-}
-
 fn rollouts(client: &Client) -> anyhow::Result<Vec<Value>> {
-    let reply = good(client.get("/v1/rollouts")?)?;
+    let reply = client.get("/v1/rollouts")?.good()?;
     let rollouts = reply.body["rollouts"].as_array().cloned();
     rollouts.context("the answer lists no rollouts; is the gateway of another version?")
 }
@@ -226,7 +215,7 @@ fn status(client: &Client, cluster: Option<&str>, as_json: bool) -> anyhow::Resu
 /// Whether there is such a cluster; the error says which there are.
 fn is_known(client: &Client, cluster: &str) -> anyhow::Result<()> {
     let path = format!("{}?limit=1", path(cluster, "history"));
-    good(client.get(&path)?).map(|_| ())
+    client.get(&path)?.good().map(drop)
 }
 
 /// Shows each change, and on a terminal the present state below, until it is over.

@@ -33,7 +33,7 @@ pub(crate) fn perform(
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     if wanted.status {
-        let shown = good(client.get("/v1/upgrade")?)?.body;
+        let shown = client.get("/v1/upgrade")?.good()?.body;
         let text = match as_json {
             true => format!("{shown:#}"),
             false => status(&shown),
@@ -41,7 +41,7 @@ pub(crate) fn perform(
         println!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
-    let begun = good(client.post("/v1/upgrade", Some(&order(wanted)?))?)?;
+    let begun = client.post("/v1/upgrade", Some(&order(wanted)?))?.good()?;
     let last = follow(client, &begun.body["id"], as_json)?;
     if as_json {
         println!("{last:#}");
@@ -72,7 +72,7 @@ fn follow(client: &Client, id: &Value, as_json: bool) -> anyhow::Result<Value> {
     let mut shown = String::new();
     let mut heard = Instant::now();
     loop {
-        match client.get("/v1/upgrade").and_then(good) {
+        match client.get("/v1/upgrade").and_then(Reply::good) {
             Ok(reply) => {
                 heard = Instant::now();
                 let last = &reply.body["last"];
@@ -96,17 +96,6 @@ fn follow(client: &Client, id: &Value, as_json: bool) -> anyhow::Result<Value> {
         }
         std::thread::sleep(LOOK);
     }
-}
-
-fn good(reply: Reply) -> anyhow::Result<Reply> {
-    if let Some(error) = reply.body.get("error") {
-        bail!(
-            "{} ({})",
-            error["message"].as_str().unwrap_or("the gateway refused"),
-            error["code"].as_str().unwrap_or("unknown"),
-        );
-    }
-    Ok(reply)
 }
 
 fn status(shown: &Value) -> String {

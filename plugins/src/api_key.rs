@@ -354,6 +354,7 @@ impl Plugin for ApiKeys {
                 subject: entry.name.clone(),
                 tenant: entry.tenant.clone(),
                 method: IdentityMethod::ApiKey,
+                expires: None,
             }),
             None => self.refuse(context, "the API key is unknown"),
         }

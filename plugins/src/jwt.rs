@@ -25,7 +25,7 @@ use keys::{Checked, KeySet};
 use serde_json::{Map, Value};
 use source::Source;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use token::{Fault, Unverified, seconds};
 
 /// The plugin.
@@ -114,7 +114,7 @@ impl Jwt {
         let token = Unverified::parse(token)?;
         self.check_signature(&token, fetched)?;
         let claims = token.claims()?;
-        let (valid_from, valid_until) = self.times(&claims)?;
+        let Times { from, expiry } = Times::of(&claims)?;
         if !self.issuers.is_empty() && !is_one_of(claims.get("iss"), &self.issuers) {
             return Err(Fault::WrongIssuer);
         }
@@ -144,9 +144,11 @@ impl Jwt {
                 subject: subject.ok_or(Fault::BadSubject)?.into(),
                 tenant,
                 method: IdentityMethod::Jwt,
+                // No overflow: `token::seconds` takes no time beyond the year 9999.
+                expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(expiry)),
             },
-            valid_from,
-            valid_until,
+            valid_from: from.saturating_sub(self.leeway_seconds),
+            valid_until: expiry + self.leeway_seconds,
             keys: fetched.map_or(0, KeySet::version),
         })
     }
@@ -182,9 +184,18 @@ impl Jwt {
             _ => Err(Fault::BadSignature),
         }
     }
+}
 
-    /// First second of validity, and the first one after it.
-    fn times(&self, claims: &Map<String, Value>) -> Result<(u64, u64), Fault> {
+/// What a token says of when it is good, in seconds since 1970.
+struct Times {
+    /// First second of validity.
+    from: u64,
+    /// First second after it.
+    expiry: u64,
+}
+
+impl Times {
+    fn of(claims: &Map<String, Value>) -> Result<Self, Fault> {
         let time = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(value) => seconds(value).map(Some).ok_or(Fault::BadTime),
@@ -195,10 +206,7 @@ impl Jwt {
             return Err(Fault::IssuedAfterExpiry);
         }
         let from = not_before.max(issued).unwrap_or(0);
-        Ok((
-            from.saturating_sub(self.leeway_seconds),
-            expiry + self.leeway_seconds,
-        ))
+        Ok(Self { from, expiry })
     }
 }
 

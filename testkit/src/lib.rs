@@ -33,6 +33,8 @@ pub mod process;
 pub mod samples;
 pub mod service_manager;
 mod stream;
+pub mod tools;
+pub mod websocket;
 pub mod wire;
 
 pub use certs::{Ca, KeyKind, Leaf};

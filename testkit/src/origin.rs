@@ -21,7 +21,6 @@ mod connection;
 mod record;
 
 pub use behaviour::{Behaviour, Feed, Reply};
-pub use connection::web_socket_accept;
 pub use record::RecordedRequest;
 
 use crate::stream::Stream;

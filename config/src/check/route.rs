@@ -3,7 +3,7 @@
 use super::place::{At, shorten};
 use super::scope::Scope;
 use super::words::{self, Names};
-use super::{path, tenancy};
+use super::{path, tenancy, websocket};
 use crate::runtime::{self, Cors, HostPattern, Limit, LimitBy, PathPattern, Segment};
 use crate::{PluginInstance, file};
 use hub_core::{HeaderName, HeaderValue, Method};
@@ -102,6 +102,13 @@ fn route(
             tenancy::rule(scope, &at.key("tenant"), rule, path.as_ref(), identifies).map(Some)
         }
     };
+    let websocket = match &file.websocket {
+        None => Some(None),
+        Some(file) => {
+            let at = at.key("websocket");
+            websocket::websocket(scope, &at, file, methods.as_deref()).map(Some)
+        }
+    };
     let cors = cors(scope, &at.key("cors_origins"), &file.cors_origins);
     Some(runtime::Route {
         name: file.name.clone(),
@@ -114,7 +121,7 @@ fn route(
         plugins: instances?,
         limits: limits?,
         body_bytes_max: file.body_bytes_max,
-        websocket: file.websocket,
+        websocket: websocket?.map(Arc::new),
         retry_other_colour: file.retry_other_colour,
         cors: cors?,
     })
@@ -189,11 +196,11 @@ fn hosts(scope: &mut Scope<'_>, at: &At<'_>, list: &[String]) -> Option<Vec<Host
             None => words::host(text).map(HostPattern::Exact),
         }
     };
-    each(scope, at, list, host)
+    words::each(scope, at, list, host)
 }
 
 fn methods(scope: &mut Scope<'_>, at: &At<'_>, list: &[String]) -> Option<Vec<Method>> {
-    each(scope, at, list, |text| words::method(text))
+    words::each(scope, at, list, |text| words::method(text))
 }
 
 fn headers(
@@ -241,53 +248,7 @@ fn cors(scope: &mut Scope<'_>, at: &At<'_>, list: &[String]) -> Option<Cors> {
         }
         return Some(Cors::Any);
     }
-    each(scope, at, list, |text| {
-        let rest = text
-            .strip_prefix("https://")
-            .or_else(|| text.strip_prefix("http://"));
-        let fine = rest.is_some_and(|rest| {
-            let host = match rest.rsplit_once(':') {
-                Some((host, port)) if port.parse::<u16>().is_ok() => host,
-                Some(_) | None => rest,
-            };
-            // Browsers send origins in lower case, and they are compared as a whole.
-            words::host(host).is_ok_and(|lower| lower == host)
-        });
-        let value = HeaderValue::from_str(text).ok().filter(|_| fine);
-        value.ok_or_else(|| {
-            format!(
-                "{:?} is no origin; write scheme and host in lower case, such as \
-                 \"https://app.example.com\", without a path",
-                shorten(text)
-            )
-        })
-    })
-    .map(Cors::Origins)
-}
-
-/// Checks every item of a list; also that none is there twice.
-fn each<T: PartialEq>(
-    scope: &mut Scope<'_>,
-    at: &At<'_>,
-    list: &[String],
-    check: impl Fn(&String) -> Result<T, String>,
-) -> Option<Vec<T>> {
-    let mut items = Vec::with_capacity(list.len());
-    let mut all = true;
-    for (i, text) in list.iter().enumerate() {
-        match check(text) {
-            Ok(item) if items.contains(&item) => {
-                let message = format!("{:?} is listed twice; remove one", shorten(text));
-                scope.problem(&at.index(i), message);
-            }
-            Ok(item) => items.push(item),
-            Err(message) => {
-                scope.problem(&at.index(i), message);
-                all = false;
-            }
-        }
-    }
-    all.then_some(items)
+    words::each(scope, at, list, |text| words::origin(text)).map(Cors::Origins)
 }
 
 /// What routes match already: a key for each host and method, so that ten thousand routes are compared

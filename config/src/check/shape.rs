@@ -5,7 +5,7 @@
 //! right type), so that the checks of meaning can go on. The caller remembers where repairs were made
 //! and keeps quiet about what they cause.
 
-use super::place::{At, shorten};
+use super::place::{At, Step, shorten};
 use super::suggest;
 use serde_json::{Map, Value};
 
@@ -77,7 +77,7 @@ impl Shape {
             return true;
         }
         if !expected.contains(&found) {
-            report.problem(at, wrong_kind(schema, &expected, value));
+            report.problem(at, wrong_kind(schema, &expected, value, at));
             return false;
         }
         match value {
@@ -332,7 +332,7 @@ fn in_range(
     false
 }
 
-fn wrong_kind(schema: &Value, expected: &[&str], value: &Value) -> String {
+fn wrong_kind(schema: &Value, expected: &[&str], value: &Value, at: &At<'_>) -> String {
     let wanted = expected
         .iter()
         .find(|name| **name != "null")
@@ -341,7 +341,23 @@ fn wrong_kind(schema: &Value, expected: &[&str], value: &Value) -> String {
         (Some(min), Some(max)) => format!(" from {min} to {max}"),
         _ => String::new(),
     };
-    format!("takes {wanted}{range}, found {}", describe(value))
+    let advice = match value {
+        Value::Bool(is_on) if expected.contains(&"object") => table_advice(*is_on, at),
+        _ => String::new(),
+    };
+    format!("takes {wanted}{range}, found {}{advice}", describe(value))
+}
+
+/// What is turned on by a table, people try to turn on by `true`.
+fn table_advice(is_on: bool, at: &At<'_>) -> String {
+    // Elsewhere it may be a line of JSON.
+    let [Step::Key(section), Step::Index(_), Step::Key(key)] = at.steps()[..] else {
+        return String::new();
+    };
+    match is_on {
+        true => format!("; write [{section}.{key}] below the other keys instead"),
+        false => "; leave it out instead".into(),
+    }
 }
 
 fn kind_name(name: &str) -> &'static str {

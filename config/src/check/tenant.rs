@@ -55,6 +55,12 @@ pub(crate) fn tenant(
         1_000_000,
         sink,
     );
+    in_range(
+        &at.key("websockets_max"),
+        file.websockets_max,
+        1_000_000,
+        sink,
+    );
     let quota = quota(at, file, known.defaults, sink);
     let overlay = overlay(at, file, known, sink);
     Some(runtime::Tenant {
@@ -63,6 +69,9 @@ pub(crate) fn tenant(
         enabled: file.enabled,
         quota,
         in_flight_max: file.in_flight_max.or(known.defaults.default_in_flight_max),
+        websockets_max: file
+            .websockets_max
+            .or(known.defaults.default_websockets_max),
         overlay: overlay?,
     })
 }

@@ -4,6 +4,7 @@ mod bad;
 mod directory;
 mod good;
 mod reload;
+mod websocket;
 
 use crate::testing::{FakeCatalog, no_env};
 use crate::{Loader, Problem, Problems, runtime};

@@ -70,6 +70,31 @@ pub(crate) fn unknown(what: &str, names: &Names<'_>, name: &str) -> String {
     format!("no {what} is named {:?}{advice}", shorten(name))
 }
 
+/// Checks every item of a list; also that none is there twice.
+pub(crate) fn each<T: PartialEq>(
+    scope: &mut Scope<'_>,
+    at: &At<'_>,
+    list: &[String],
+    check: impl Fn(&String) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let mut items = Vec::with_capacity(list.len());
+    let mut all = true;
+    for (i, text) in list.iter().enumerate() {
+        match check(text) {
+            Ok(item) if items.contains(&item) => {
+                let message = format!("{:?} is listed twice; remove one", shorten(text));
+                scope.problem(&at.index(i), message);
+            }
+            Ok(item) => items.push(item),
+            Err(message) => {
+                scope.problem(&at.index(i), message);
+                all = false;
+            }
+        }
+    }
+    all.then_some(items)
+}
+
 /// A host name or IP address, in lower case, as the front gives it to routes.
 pub(crate) fn host(text: &str) -> Result<String, String> {
     let shown = shorten(text);
@@ -132,6 +157,29 @@ pub(crate) fn domain(text: &str) -> Result<String, String> {
         ));
     }
     Ok(name)
+}
+
+/// A value of `Origin`, as browsers send it.
+pub(crate) fn origin(text: &str) -> Result<HeaderValue, String> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let fine = rest.is_some_and(|rest| {
+        let name = match rest.rsplit_once(':') {
+            Some((name, port)) if port.parse::<u16>().is_ok() => name,
+            Some(_) | None => rest,
+        };
+        // Browsers send origins in lower case, and they are compared as a whole.
+        host(name).is_ok_and(|lower| lower == name)
+    });
+    let value = HeaderValue::from_str(text).ok().filter(|_| fine);
+    value.ok_or_else(|| {
+        format!(
+            "{:?} is no origin; write scheme and host in lower case, such as \
+             \"https://app.example.com\", without a path",
+            shorten(text)
+        )
+    })
 }
 
 /// A header's name.

@@ -1,10 +1,11 @@
 //! Each section as a list of keys and values. Every struct is taken apart without `..`, so a field that
 //! is added to one cannot be forgotten here.
 
+mod route;
+
 use crate::check::hex;
 use crate::runtime::{
-    AccessLog, Admin, Cluster, Config, EndpointAddress, Gateway, HostPattern, Limit, Listener,
-    PathPattern, Quota, Route, Segment,
+    AccessLog, Admin, Cluster, Config, EndpointAddress, Gateway, Limit, Listener, Quota, Route,
 };
 use crate::{PluginInstance, Secret};
 use sha2::{Digest, Sha256};
@@ -61,8 +62,8 @@ pub(super) const ROUTES: Section<Route> = Section {
     title: "route",
     all: |config| &config.routes,
     name: |one| &one.name,
-    same: same_route,
-    fields: route,
+    same: route::same,
+    fields: route::fields,
 };
 
 /// One value, to compare and to show.
@@ -289,108 +290,6 @@ fn cluster(cluster: &Cluster) -> Fields {
         ("connect_retries", show(connect_retries)),
         ("schema", show(schema)),
     ]
-}
-
-fn route(config: &Config, route: &Route) -> Fields {
-    let Route {
-        name: _,
-        hosts,
-        path,
-        methods,
-        headers,
-        cluster,
-        tenant,
-        plugins,
-        limits,
-        body_bytes_max,
-        websocket,
-        retry_other_colour,
-        cors,
-    } = route;
-    let hosts: Vec<_> = hosts
-        .iter()
-        .map(|host| match host {
-            HostPattern::Exact(host) => host.clone(),
-            HostPattern::Wildcard(suffix) => format!("*{suffix}"),
-        })
-        .collect();
-    let plugins: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
-    let limits: Vec<_> = limits
-        .iter()
-        .map(|i| config.limits[*i].name.as_str())
-        .collect();
-    vec![
-        ("hosts", show(&hosts)),
-        ("path", Field::Shown(pattern(path))),
-        ("methods", show(methods)),
-        ("headers", show(headers)),
-        (
-            "cluster",
-            Field::Shown(config.clusters[*cluster].name.clone()),
-        ),
-        ("tenant", show(tenant)),
-        ("plugins", show(&plugins)),
-        ("limits", show(&limits)),
-        ("body_bytes_max", show(body_bytes_max)),
-        ("websocket", show(websocket)),
-        ("retry_other_colour", show(retry_other_colour)),
-        ("cors_origins", show(cors)),
-    ]
-}
-
-fn same_route((old_config, old): (&Config, &Route), (new_config, new): (&Config, &Route)) -> bool {
-    let Route {
-        name: _,
-        hosts,
-        path,
-        methods,
-        headers,
-        cluster,
-        tenant,
-        plugins,
-        limits,
-        body_bytes_max,
-        websocket,
-        retry_other_colour,
-        cors,
-    } = old;
-    *hosts == new.hosts
-        && *path == new.path
-        && *methods == new.methods
-        && *headers == new.headers
-        && old_config.clusters[*cluster].name == new_config.clusters[new.cluster].name
-        && *tenant == new.tenant
-        && plugins
-            .iter()
-            .map(|one| &one.name)
-            .eq(new.plugins.iter().map(|one| &one.name))
-        && limits
-            .iter()
-            .map(|index| &old_config.limits[*index].name)
-            .eq(new
-                .limits
-                .iter()
-                .map(|index| &new_config.limits[*index].name))
-        && *body_bytes_max == new.body_bytes_max
-        && *websocket == new.websocket
-        && *retry_other_colour == new.retry_other_colour
-        && *cors == new.cors
-}
-
-fn pattern(path: &PathPattern) -> String {
-    match path {
-        PathPattern::Prefix(path) => format!("prefix {path}"),
-        PathPattern::Exact(path) => format!("exact {path}"),
-        PathPattern::Template(segments) => {
-            segments
-                .iter()
-                .fold("template ".to_owned(), |text, one| match one {
-                    Segment::Literal(literal) => format!("{text}/{literal}"),
-                    Segment::One(name) => format!("{text}/{{{name}}}"),
-                    Segment::Rest(name) => format!("{text}/{{*{name}}}"),
-                })
-        }
-    }
 }
 
 pub(super) fn quota(quota: Option<&Quota>) -> String {

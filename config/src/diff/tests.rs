@@ -145,7 +145,7 @@ fn every_part_of_a_route_counts() {
         ("plugins = [\"who\"]\n", "plugins"),
         ("limits = [\"l\"]\n", "limits"),
         ("body_bytes_max = 7\n", "body_bytes_max"),
-        ("websocket = true\n", "websocket"),
+        ("websocket = {}\n", "websocket"),
         ("cors_origins = [\"*\"]\n", "cors_origins"),
     ];
     for (line, key) in cases {
@@ -154,6 +154,56 @@ fn every_part_of_a_route_counts() {
     }
     let moved = old.replace("/r\" }\ncluster = \"app\"", "/r\" }\ncluster = \"b\"");
     assert_eq!(change(&old, &moved).1, "route \"r\".cluster");
+}
+
+#[test]
+fn a_table_for_websockets_that_comes_or_goes_is_one_change() {
+    let with = format!("{BASE}websocket = {{ utf8 = false }}\n");
+    let path = "route \"all\".websocket".to_owned();
+    assert_eq!(
+        change(BASE, &with),
+        (What::Changed, path.clone(), "false -> true".into())
+    );
+    assert_eq!(
+        change(&with, BASE),
+        (What::Changed, path, "true -> false".into())
+    );
+}
+
+#[test]
+fn each_key_for_websockets_is_told_by_its_name() {
+    let old = format!("{BASE}[route.websocket]\n");
+    let lines = [
+        "origins = [\"http://a.test\"]",
+        "utf8 = false",
+        "compression = \"pass\"",
+        "frame_bytes_max = 7",
+        "message_bytes_max = 7",
+        "fragments_max = 7",
+        "client_messages_per_second = 7",
+        "client_kilobytes_per_second = 7",
+        "upstream_messages_per_second = 7",
+        "upstream_kilobytes_per_second = 7",
+        "connections_max = 7",
+        "idle_timeout_ms = 7",
+        "lifetime_ms = 7",
+        "ping_interval_ms = 7",
+        "pong_timeout_ms = 7",
+        "write_timeout_ms = 7",
+        "close_timeout_ms = 7",
+        "until_credential_expires = false",
+        "on_switch = \"cut\"",
+        "on_upgrade = \"drain\"",
+        "jitter_ms = 7",
+    ];
+    for line in lines {
+        let (key, _) = line.split_once(' ').unwrap();
+        let (what, path, _) = change(&old, &format!("{old}{line}\n"));
+        assert_eq!(what, What::Changed);
+        assert_eq!(path, format!("route \"all\".websocket.{key}"));
+    }
+    let all = changes(&old, &format!("{old}{}\n", lines.join("\n")));
+    assert_eq!(all.changes.len(), lines.len());
 }
 
 #[test]
@@ -219,6 +269,11 @@ fn few_tenants_are_listed_and_many_are_counted() {
         few.changes[0].detail,
         "quota 5 per 1s, burst 1 -> 5 per 1s, burst 2"
     );
+    let most = |key: &str| format!("{BASE}[[tenant]]\nid = \"t\"\n{key} = 2\n");
+    assert_eq!(
+        change(&most("in_flight_max"), &most("websockets_max")).2,
+        "in flight 2 -> unlimited; WebSockets unlimited -> 2"
+    );
     let many = changes(BASE, &tenants(0..101, 1));
     assert_eq!(many.changes.len(), 1);
     assert_eq!(many.changes[0].detail, "101 tenants");
@@ -260,7 +315,10 @@ proptest! {
         let mut text = BASE.replace("[[cluster]]", &format!(
             "trusted_hops = {hops}\ntrusted_from = [\"10.0.0.0/8\"]\n[[cluster]]"
         ));
-        text += &format!("websocket = {websocket}\nlimits = [\"l\"]\n");
+        if websocket {
+            text += "websocket = {}\n";
+        }
+        text += "limits = [\"l\"]\n";
         text += &format!("[[limit]]\nname = \"l\"\nby = \"route\"\nrequests = {requests}\n");
         for id in &tenants {
             text += &format!("[[tenant]]\nid = \"{id}\"\ncolours = {{ app = \"blue\" }}\n");

@@ -36,13 +36,15 @@ pub struct Cluster {
     #[serde(default = "Cluster::first_byte_timeout_ms")]
     #[schemars(range(min = 1, max = 3600000))]
     pub first_byte_timeout_ms: u32,
-    /// Longest pause between two reads of the answer's body or two writes of the request's, and longest
-    /// silence of both sides of a WebSocket, in milliseconds; 1 to 86400000. Default 60000.
+    /// Longest pause between two reads of the answer's body or two writes of the request's, in
+    /// milliseconds; 1 to 86400000. Default 60000. No bound on a WebSocket once it is open, which
+    /// `route.websocket` has.
     #[serde(default = "Cluster::idle_timeout_ms")]
     #[schemars(range(min = 1, max = 86400000))]
     pub idle_timeout_ms: u32,
     /// Longest time for a request in all, in milliseconds; 0 to 86400000. 0 means no such bound,
-    /// which streams (SSE, WebSocket) need. Default 0.
+    /// which streams (SSE) need. Default 0. No bound on a WebSocket once it is open, which
+    /// `route.websocket` has.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86400000))]
     pub total_timeout_ms: u32,

@@ -1,3 +1,4 @@
+use super::WebSocket;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,9 +38,9 @@ pub struct Route {
     #[serde(default = "Route::body_bytes_max")]
     #[schemars(range(min = 0, max = 1099511627776_u64))]
     pub body_bytes_max: u64,
-    /// Pass WebSocket upgrades through. Default false: an upgrade is forwarded as a plain request.
+    /// How WebSockets are taken. Absent: not at all, and an upgrade is forwarded as a plain request.
     #[serde(default)]
-    pub websocket: bool,
+    pub websocket: Option<WebSocket>,
     /// While a rollout has clients on a new colour: send a request of an idempotent method (RFC 9110,
     /// section 9.2.2) that failed there, with no body sent yet, once to the old colour. Failed means no
     /// connection, no answer, or 5xx: the origin may have acted, so its idempotent methods must be so.

@@ -21,6 +21,10 @@ pub struct Tenants {
     /// Requests in flight of a tenant that sets none of its own; 1 to 1000000. Absent: unlimited.
     #[schemars(range(min = 1, max = 1000000))]
     pub default_in_flight_max: Option<u32>,
+    /// WebSockets open at a time of a tenant that sets none of its own, over all routes, in one process; 1 to
+    /// 1000000. Absent: unlimited.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub default_websockets_max: Option<u32>,
 }
 
 /// A tenant: one GoHighLevel sub-account.
@@ -47,6 +51,11 @@ pub struct Tenant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000000))]
     pub in_flight_max: Option<u32>,
+    /// WebSockets open at a time, over all routes, in one process; 1 to 1000000. Default:
+    /// `tenants.default_websockets_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub websockets_max: Option<u32>,
     /// Overrides a cluster's active colour for this tenant: cluster name to colour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub colours: BTreeMap<String, Colour>,

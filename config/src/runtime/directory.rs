@@ -20,6 +20,8 @@ pub struct Tenant {
     pub quota: Option<Quota>,
     /// Requests in flight; `None`: unlimited.
     pub in_flight_max: Option<u32>,
+    /// WebSockets open at a time, over all routes, in this process; `None`: unlimited.
+    pub websockets_max: Option<u32>,
     /// What it has of its own; `None` for nearly all tenants, which keeps the table small.
     pub overlay: Option<Box<Overlay>>,
 }

@@ -17,6 +17,8 @@
 //! | GET /v1/rollouts/CLUSTER/history?limit= | yes | its records, newest first |
 //! | GET /v1/migrations, /v1/migrations/SCOPE | yes | databases: their steps, and which colours fit |
 //! | POST /v1/migrations/SCOPE/begin, finish | yes | write down that a step begins, or how it ended |
+//! | GET /v1/websockets?tenant=&route=&cluster=&colour=&endpoint=&session=&limit= | yes | open sessions, and counts by route |
+//! | POST /v1/websockets/close | yes | close those that the body describes |
 //! | POST /v1/upgrade | yes | start another binary, which takes over; answered before it has |
 //! | GET /v1/upgrade | yes | how the last upgrade went, and who drains |
 //! | POST /v1/explain | yes | what would happen to a request |
@@ -25,6 +27,7 @@
 mod migrations;
 mod rollouts;
 mod upgrade;
+mod websockets;
 
 use super::audit;
 use super::explain::{self, Question};
@@ -82,17 +85,6 @@ pub(crate) struct Admin {
     /// By [`Caller`].
     budgets: Arc<[Mutex<u64>; 3]>,
     began: Instant,
-}
-
-/// Whether connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    /// They are.
-    Open,
-    /// They wait.
-    Paused,
-    /// They are another process's.
-    Closed,
 }
 
 /// The admin API's socket, bound before anything is served.
@@ -177,14 +169,14 @@ impl Admin {
 
     /// Serves until another process does, or the runtime ends.
     pub(crate) async fn serve(self, socket: AdminSocket) -> io::Result<()> {
-        let gate = self.upgrader.gate();
+        let closed = self.upgrader.admin_closed();
         let app = self.routes();
         match socket {
             AdminSocket::Tcp(socket) => {
-                serve(tokio::net::TcpListener::from_std(socket)?, app, gate).await
+                serve(tokio::net::TcpListener::from_std(socket)?, app, closed).await
             }
             AdminSocket::Unix(socket) => {
-                serve(tokio::net::UnixListener::from_std(socket)?, app, gate).await
+                serve(tokio::net::UnixListener::from_std(socket)?, app, closed).await
             }
         }
     }
@@ -204,6 +196,8 @@ impl Admin {
             .route("/v1/migrations/{scope}/begin", post(migrations::begin))
             .route("/v1/migrations/{scope}/finish", post(migrations::finish))
             .route("/v1/upgrade", get(upgrade::show).post(upgrade::begin))
+            .route("/v1/websockets", get(websockets::list))
+            .route("/v1/websockets/close", post(websockets::close))
             .route("/v1/explain", post(explain_request))
             .route("/v1/explain/{request_id}", get(explain_past))
             .layer(middleware::from_fn_with_state(self.clone(), authenticate));
@@ -240,17 +234,16 @@ impl Admin {
 async fn serve(
     mut listener: impl Listener,
     app: Router,
-    mut gate: watch::Receiver<Gate>,
+    mut closed: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;
-        let state = *gate.borrow_and_update();
         let (stream, _) = tokio::select! {
-            accepted = listener.accept(), if state == Gate::Open => accepted,
-            _ = gate.changed(), if state != Gate::Closed => continue,
-            else => return Ok(()),
+            accepted = listener.accept() => accepted,
+            // They are another process's from then on.
+            _ = closed.wait_for(|closed| *closed) => return Ok(()),
         };
         let service = TowerToHyperService::new(app.clone());
         tokio::spawn(async move {

@@ -11,6 +11,7 @@ use crate::lanes::general::session::{Home, Http1Session, Returned, Terms};
 use crate::lanes::general::{Admitted, HANDOVER};
 use crate::respond::{Answer, Circumstances};
 use crate::stages::{self, BodyLength, Exchange, record};
+use crate::websocket::open as websocket;
 use hub_config::runtime::Listener;
 use hub_core::{HeaderField, Headers, Method, Reason, Refusal, RequestId, RequestView, Version};
 use pingora::apps::HttpServerApp;
@@ -108,15 +109,30 @@ impl Conversation<'_> {
                 }
                 downstream.send(&answer).await.ok()?;
             }
+            Decision::Forward(exchange)
+                if head.upgrade == Upgrade::WebSocket && sockets_of(&exchange).is_some() =>
+            {
+                let sockets = sockets_of(&exchange).expect("the arm's guard").clone();
+                let upgrade = websocket::Upgrade {
+                    connection,
+                    head: &head,
+                    bytes: downstream.take(head.len).freeze(),
+                    sockets,
+                };
+                websocket::open(upgrade, downstream, exchange).await;
+                return None;
+            }
             Decision::Forward(mut exchange) => {
                 match prove_first_chunk(&mut downstream, &head, &listener).await {
                     Ok(true) => {}
                     Ok(false) => {
-                        abandon(&mut exchange, &downstream, &head);
+                        abandon(&mut exchange, &downstream.stash()[..head.len], &head);
                         return None;
                     }
                     Err(reason) => {
-                        let bytes = refuse_body(&mut exchange, &downstream, &head, reason);
+                        let bytes = &downstream.stash()[..head.len];
+                        let refusal = Refusal::new(reason);
+                        let bytes = refuse_admitted(&mut exchange, bytes, &head, refusal);
                         end(downstream, &bytes).await;
                         return None;
                     }
@@ -146,19 +162,17 @@ impl Conversation<'_> {
     ) -> Option<Returned> {
         let route = exchange.route.expect("an admitted request has a route");
         let route = &exchange.snapshot.config.routes[route];
-        let websocket = route.websocket && head.upgrade == Upgrade::WebSocket;
         let progress = Arc::clone(downstream.progress());
         progress.reset();
         let terms = Terms {
             body: MessageBody::new(head.framing, route.body_bytes_max)
                 .expect("a body that announces too much was refused by the stages"),
-            websocket,
             keep_alive,
             body_timeout: listener.body_timeout,
         };
         let bytes = downstream.take(head.len).freeze();
         let made = Http1Session::new(downstream, Arc::clone(&self.home), head, &bytes, terms)
-            .and_then(|session| Ok((session, Outgoing::new(head, bytes, websocket)?)));
+            .and_then(|session| Ok((session, Outgoing::new(head, bytes)?)));
         let (session, outgoing) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -173,7 +187,6 @@ impl Conversation<'_> {
             progress: Arc::clone(&progress),
             asked: outgoing.asked(head),
             outgoing: Some(outgoing),
-            websocket,
             errand: None,
             spare: Duration::ZERO,
             exchange,
@@ -334,14 +347,13 @@ fn refuse(
     answer.to_http1(close)
 }
 
-/// Answers and records an admitted request whose body turned out bad before it was forwarded.
-fn refuse_body(
+/// Answers and records an admitted request that could not be forwarded. `bytes` is its head as it came.
+pub(crate) fn refuse_admitted(
     exchange: &mut Exchange,
-    downstream: &Downstream,
+    bytes: &[u8],
     head: &Head,
-    reason: Reason,
+    refusal: Refusal,
 ) -> Vec<u8> {
-    let bytes = &downstream.stash()[..head.len];
     let fields: SmallVec<[HeaderField<'_>; 32]> = head.fields(bytes).collect();
     let client = exchange.arrival.client;
     let request_id = exchange.request_id;
@@ -357,22 +369,34 @@ fn refuse_body(
         client: &client,
         request_id: &request_id,
     };
-    refuse(exchange, &view, Refusal::new(reason), true)
+    refuse(exchange, &view, refusal, true)
 }
 
-/// Records an admitted request whose client left before its body began.
-fn abandon(exchange: &mut Exchange, downstream: &Downstream, head: &Head) {
-    let bytes = &downstream.stash()[..head.len];
-    let user_agent = head
-        .fields(bytes)
-        .find(|field| field.name.eq_ignore_ascii_case(b"user-agent"));
-    let fields = record::Fields {
+/// Records an admitted request whose client left. `bytes` is its head as it came.
+pub(crate) fn abandon(exchange: &mut Exchange, bytes: &[u8], head: &Head) {
+    record::finish(exchange, &fields(head, bytes), true);
+}
+
+/// What the record needs of a request. `bytes` is its head as it came.
+pub(crate) fn fields<'r>(head: &'r Head, bytes: &'r [u8]) -> record::Fields<'r> {
+    record::Fields {
         method: head.method.as_str(),
         host: head.host(bytes).as_bytes(),
         path: head.path_raw(bytes).as_bytes(),
-        user_agent: user_agent.map(|field| field.value),
-    };
-    record::finish(exchange, &fields, true);
+        user_agent: field(head, bytes, b"user-agent"),
+    }
+}
+
+/// The value of the first field of that name. `bytes` is the request's head as it came.
+pub(crate) fn field<'b>(head: &Head, bytes: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
+    let mut fields = head.fields(bytes);
+    let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+    found.map(|field| field.value)
+}
+
+/// What takes the request's WebSocket, where its route takes any.
+fn sockets_of(exchange: &Exchange) -> Option<&Arc<websocket::RouteSockets>> {
+    exchange.snapshot.routes[exchange.route?].websocket.as_ref()
 }
 
 /// Answers and records bytes that never became a request.
@@ -436,7 +460,7 @@ fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Sends the last answer and closes so that the client can read it.
-async fn end(mut downstream: Box<Downstream>, bytes: &[u8]) {
+pub(crate) async fn end(mut downstream: Box<Downstream>, bytes: &[u8]) {
     if downstream.send(bytes).await.is_ok() {
         downstream.linger().await;
     }

@@ -178,7 +178,7 @@ impl BoundListener {
     /// Takes the socket that was promised.
     ///
     /// # Errors
-    /// It is bound elsewhere.
+    /// It is bound elsewhere, or nobody can connect to it.
     pub(crate) fn receive(&self, socket: OwnedFd) -> io::Result<()> {
         let socket = Socket::from(socket);
         let address = address_of(&socket)?;
@@ -186,6 +186,9 @@ impl BoundListener {
             let wanted = self.address;
             let text = format!("the socket is bound to {address}, and {wanted} was promised");
             return Err(io::Error::other(text));
+        }
+        if !socket.is_listener()? {
+            return Err(io::Error::other("the socket does not listen"));
         }
         *self.socket.lock() = Some(socket);
         Ok(())

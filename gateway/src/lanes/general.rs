@@ -71,8 +71,6 @@ pub(crate) struct Admitted {
     pub(crate) asked: Asked,
     /// Headers for the upstream; pingora's session has those of HTTP/2.
     pub(crate) outgoing: Option<Outgoing>,
-    /// The request asks to become a tunnel and its route allows it.
-    pub(crate) websocket: bool,
     /// It is the gateway's own.
     pub(crate) errand: Option<Errand>,
     /// Beyond the first byte's timeout, so that pingora's own comes first.
@@ -233,7 +231,6 @@ impl ProxyHttp for GeneralLane {
             progress,
             asked,
             outgoing: None,
-            websocket: false,
             errand: None,
             spare: Duration::ZERO,
         }));
@@ -353,7 +350,6 @@ impl ProxyHttp for GeneralLane {
         let admitted = ctx.admitted()?;
         let exchange = &mut *admitted.exchange;
         if let Some(route) = exchange.route
-            && !admitted.websocket
             && bytes > exchange.snapshot.config.routes[route].body_bytes_max
         {
             exchange.refuse(Refusal::new(Reason::BodyTooLarge));
@@ -380,8 +376,6 @@ impl ProxyHttp for GeneralLane {
         if exchange.upstream_first_byte.is_none() {
             exchange.upstream_first_byte = exchange.upstream_began.map(|began| began.elapsed());
         }
-        exchange.upgrade_refused =
-            admitted.websocket && record::refuses_upgrade(response.status.as_u16());
         let body_done = session.as_downstream_mut().is_body_done();
         arm_deadlines(admitted, body_done, true);
         let code = response.status.as_u16();
@@ -442,17 +436,8 @@ impl ProxyHttp for GeneralLane {
         }
         let exchange = &mut *admitted.exchange;
         record::connect_failed(exchange);
-        let allowed = exchange.target.map_or(0, |target| {
-            let snapshot = &exchange.snapshot;
-            let others = snapshot
-                .clusters
-                .endpoints(target.cluster, target.colour)
-                .len()
-                > 1;
-            u32::from(snapshot.config.clusters[target.cluster].connect_retries) * u32::from(others)
-        });
         // Nothing was sent, so even a request that must not run twice may try another endpoint.
-        let again = ctx.connect_retries < allowed;
+        let again = ctx.connect_retries < pick::connect_retries(exchange);
         if again {
             ctx.connect_retries += 1;
             exchange.retries += 1;
@@ -519,7 +504,7 @@ impl ProxyHttp for GeneralLane {
         let exchange = &mut *admitted.exchange;
         let waits_for = waits_for(session);
         let code = match refusal_of(error, admitted.progress.fault(), waits_for) {
-            // The client went away, or a tunnel was idle: there is nobody to answer.
+            // The client went away: there is nobody to answer.
             None => 0,
             Some(refusal) => {
                 exchange.refuse(refusal);

@@ -1,10 +1,8 @@
 //! From a process in which everything is made to one that serves, and alone, or the way out of that.
 
-use super::operate::{Ends, LAST_LINES};
-use super::{Admin, Failure, Prepared, drain, probe};
+use super::operate::Ends;
+use super::{Admin, Failure, Prepared, probe};
 use crate::control::admin::AdminSocket;
-use crate::hub::Hub;
-use crate::service::watchdog;
 use crate::upgrade::{AdminPort, Handed, Predecessors, Takeover};
 use anyhow::{Context as _, anyhow};
 use rustix::fd::OwnedFd;
@@ -15,6 +13,14 @@ pub(super) struct Begun {
     pub(super) admin_port: AdminPort,
     pub(super) handed: Option<Handed>,
     pub(super) ends: Ends,
+}
+
+/// What has everything and takes no connection yet.
+struct Set<L> {
+    admin_socket: AdminSocket,
+    admin_port: AdminPort,
+    /// An accept loop for each listener.
+    loops: Vec<L>,
 }
 
 /// Serves, and where another process does, waits until that one has let go. All that may fail comes before.
@@ -28,16 +34,18 @@ pub(super) async fn begin(
     let is_successor = takeover.is_some();
     let begin = async {
         let mut takeover = takeover;
-        let (admin_socket, kept) = start(prepared, admin, takeover.as_deref_mut()).await?;
-        let admin_port = AdminPort::new(&admin_socket, kept).context("admin API")?;
+        let set = set(prepared, admin, takeover.as_deref_mut()).await?;
         let handed = match takeover {
-            Some(takeover) => Some(takeover.serving(predecessors).await?),
+            Some(takeover) => Some(takeover.taken(predecessors).await?),
             None => None,
         };
-        Ok::<_, Failure>((admin_socket, admin_port, handed))
+        for accept in set.loops {
+            prepared.data.spawn(accept);
+        }
+        Ok::<_, Failure>((set.admin_socket, set.admin_port, handed))
     };
     let (admin_socket, admin_port, handed) = tokio::select! {
-        // Once the other one has let go, there is nobody to withdraw for.
+        // Once the other one has let go, there is nobody else to serve.
         biased;
         begun = begin => begun?,
         () = ends.recv(), if is_successor => {
@@ -52,28 +60,12 @@ pub(super) async fn begin(
     })
 }
 
-/// Leaves the service to the process that serves, and its own clients with their answers. Signals that end a
-/// process change nothing any more: the other one kills this one where it takes too long.
-pub(super) async fn withdraw(hub: &Hub, takeover: &Takeover, why: &Failure) {
-    let why = why.to_string();
-    tracing::error!(
-        why,
-        "this process does not take over; it finishes with the clients that it has"
-    );
-    let drain = hub.snapshot().config.gateway.drain_timeout;
-    tokio::join!(drain::withdraw(hub, drain), takeover.give_up(&why, drain));
-    if !hub.access_log.shutdown(LAST_LINES) {
-        tracing::warn!("the access log's last lines could not be written in time");
-    }
-}
-
-/// Starts to take connections. Where another process serves, proves itself before and afterwards. The admin
-/// API's socket, and whether a service manager keeps it.
-async fn start(
+/// Everything but the start. Where another process serves, proves itself, and gets its sockets.
+async fn set(
     prepared: &Prepared,
     admin: Admin,
     takeover: Option<&mut Takeover>,
-) -> Result<(AdminSocket, bool), Failure> {
+) -> Result<Set<impl Future<Output = ()> + Send + use<>>, Failure> {
     let Prepared {
         hub,
         server,
@@ -81,7 +73,6 @@ async fn start(
         promised,
         ..
     } = prepared;
-    let is_taken_over = takeover.is_some();
     let mut sockets = Vec::new();
     if let Some(takeover) = takeover {
         let asked = probe::ask_ourselves(hub, server, data.handle()).await;
@@ -100,7 +91,7 @@ async fn start(
             .receive(socket)
             .with_context(|| format!("listener `{}`", listener.name))?;
     }
-    let admin = match admin {
+    let (admin_socket, kept) = match admin {
         Admin::Here(socket, kept) => (socket, kept),
         Admin::Promised(kept) => {
             let socket = sockets
@@ -110,19 +101,18 @@ async fn start(
             (AdminSocket::received(socket, address), kept)
         }
     };
+    let admin_port = AdminPort::new(&admin_socket, kept).context("admin API")?;
+    let mut loops = Vec::with_capacity(hub.listeners.len());
     for (index, bound) in hub.listeners.iter().enumerate() {
-        // Until the other process lets go.
-        bound.share(is_taken_over);
-        let serve = server.listen(index, bound, hub.lifecycle().stop());
-        data.spawn(serve.with_context(|| format!("listener `{}`", bound.name))?);
+        let accept = server.listen(index, bound, hub.lifecycle().stop());
+        loops.push(accept.with_context(|| format!("listener `{}`", bound.name))?);
     }
     hub.snapshot()
         .clusters
         .start_health_checks(&tokio::runtime::Handle::current());
-    if is_taken_over {
-        watchdog::take_turns(hub).await.map_err(|name| {
-            anyhow!("listener `{name}` takes no connection of this process's own")
-        })?;
-    }
-    Ok(admin)
+    Ok(Set {
+        admin_socket,
+        admin_port,
+        loops,
+    })
 }

@@ -1,16 +1,16 @@
-//! The ways out: a drain, after a signal; a hand-over, after which a drain comes, too; and for a process that
-//! was to take over and does not, to withdraw.
+//! The ways out: a drain, after a signal; and a hand-over, after which a drain comes, too.
 
 use crate::front::listener::BoundListener;
 use crate::hub::Hub;
 use crate::lifecycle::Phase;
 use crate::service;
-use crate::upgrade::WITHDRAW_IDLE_MAX;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long HTTP/2 connections may take to write what is left and to part, after the last request.
 const HTTP2_FLUSH_MAX: Duration = Duration::from_secs(5);
+/// How long WebSockets have to be closed in good order, where there is no time for anything else.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -26,54 +26,33 @@ async fn first_requests(hub: &Hub, ends: Instant) {
     }
 }
 
-/// After another process has taken over: waits until nobody is left here, `grace` at most.
+/// After another process has taken over: waits until nobody is left here, `grace` at most. Connections of
+/// HTTP/1 are closed with their next answer and not before, because a client that is about to ask on one that
+/// is idle would find it closed, and could not know whether it was heard.
 pub(super) async fn serve_the_rest(hub: &Hub, grace: Duration) {
-    let connections = left_within(hub, grace).await;
-    if connections == 0 {
-        tracing::info!("nobody is left here");
-        return;
-    }
-    tracing::warn!(
-        connections,
-        in_flight = hub.lifecycle().in_flight(),
-        "the grace after the upgrade is over; what is left is cut"
-    );
-}
-
-/// The way out of a process that took connections beside another one, which goes on without it: no new ones,
-/// and those that are there as after a hand-over, for a few seconds; then requests alone, as in a drain.
-pub(super) async fn withdraw(hub: &Hub, longest: Duration) {
-    // The other process speaks for the service.
-    hub.lifecycle().service().silence();
-    hub.listeners.iter().for_each(|one| one.close());
-    hub.lifecycle().advance(Phase::HandedOver);
-    let connections = left_within(hub, WITHDRAW_IDLE_MAX).await;
-    tracing::info!(connections, "withdrawing: requests are finished");
-    hub.lifecycle().advance(Phase::Draining);
-    finish(hub, longest).await;
-}
-
-/// Connections that are left when nobody is, or after `grace`. Those of HTTP/1 are closed with their next
-/// answer and not before, because a client that is about to ask on one that is idle would find it closed,
-/// and could not know whether it was heard.
-async fn left_within(hub: &Hub, grace: Duration) -> usize {
     let ends = Instant::now() + grace;
+    hub.websockets.handed_over();
     let is_left = |one: &Arc<BoundListener>| {
         one.connections() > 0 || one.fresh_connections() > 0 || one.http2_connections() > 0
     };
     // As above: what was just taken may not be counted yet.
     tokio::time::sleep((2 * LOOK).min(grace)).await;
-    loop {
-        let left = hub.listeners.iter().any(is_left) || hub.lifecycle().in_flight() > 0;
-        if !left {
-            return 0;
-        }
+    while hub.listeners.iter().any(is_left) || hub.lifecycle().in_flight() > 0 {
         if Instant::now() >= ends {
-            let connections = hub.listeners.iter().map(|one| one.connections());
-            return connections.sum::<usize>().max(1);
+            tracing::warn!(
+                connections = hub
+                    .listeners
+                    .iter()
+                    .map(|one| one.connections())
+                    .sum::<usize>(),
+                in_flight = hub.lifecycle().in_flight(),
+                "the grace after the upgrade is over; what is left is cut"
+            );
+            return;
         }
         tokio::time::sleep(LOOK).await;
     }
+    tracing::info!("nobody is left here");
 }
 
 /// Turns readiness off, waits for load balancers to notice, then for the last request, `longest` at most.
@@ -94,7 +73,12 @@ pub(super) async fn drain(hub: &Hub, notice: Duration, longest: Duration) {
         "draining: no new connections"
     );
     service::draining(hub);
-    finish(hub, longest).await;
+    hub.websockets.stop(longest / 2);
+    let least = match hub.websockets.count() {
+        0 => Duration::ZERO,
+        _ => CLOSE_MIN,
+    };
+    finish(hub, longest.max(least)).await;
 }
 
 /// Waits for the last request and its answer, `longest` at most.

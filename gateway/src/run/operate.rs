@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Longest wait for the access log's last lines.
-pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// What processes that drain behind this one may take beyond their drain, when all are told to end.
 const PREDECESSORS_END: Duration = Duration::from_secs(5);
 
@@ -116,7 +116,6 @@ impl Operation {
         if handed.is_some_and(|handed| handed.reload) {
             reloader.nudge(ReloadTrigger::Signal);
         }
-        hub.listeners.iter().for_each(|one| one.share(false));
         tokio::spawn(attend);
 
         let end = serve(&hub, &reloader, &upgrader, &mut nudges, &mut ends).await;

@@ -23,15 +23,12 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a start may wait until each listener has taken a connection.
 const START_MAX: Duration = Duration::from_secs(5);
 /// How long one knock is waited for before the next one: another process may have taken it.
 const KNOCK_MAX: Duration = Duration::from_millis(500);
-/// The same while two processes take connections as a rule.
-const SHARED_KNOCK_MAX: Duration = Duration::from_millis(50);
 
 /// How often the manager wants to hear of us, at least, if it does.
 pub(crate) fn from_env() -> Option<Duration> {
@@ -166,21 +163,18 @@ impl Watched {
     /// True where it has taken a connection since the last look, or takes ours, or cannot be asked.
     async fn is_alive(&mut self, ends: Instant) -> bool {
         let alive = self.reach == Reach::Unreachable
-            || matches!(
-                self.answer(ends, KNOCK_MAX).await,
-                Knock::Taken | Knock::Impossible
-            );
+            || matches!(self.answer(ends).await, Knock::Taken | Knock::Impossible);
         self.seen = self.bound.arrivals.count();
         alive
     }
 
-    /// Knocks again and again, `each` time for so long, until a connection was taken.
-    async fn answer(&self, ends: Instant, each: Duration) -> Knock {
+    /// Knocks again and again until a connection was taken.
+    async fn answer(&self, ends: Instant) -> Knock {
         loop {
             if self.has_moved() {
                 return Knock::Taken;
             }
-            let slice = ends.min(Instant::now() + each);
+            let slice = ends.min(Instant::now() + KNOCK_MAX);
             let answer = knock(&self.bound, slice).await;
             // Others may have been taken while we stood in a long queue.
             if self.has_moved() {
@@ -229,34 +223,6 @@ async fn knock(bound: &BoundListener, ends: Instant) -> Knock {
         true => Knock::Taken,
         false => Knock::Unanswered,
     }
-}
-
-/// Waits until each listener has taken a connection, while another process takes some of them, too.
-/// `Err` names one that takes none. One that cannot be reached from its own host is told in the log.
-pub(crate) async fn take_turns(hub: &Hub) -> Result<(), String> {
-    let ends = Instant::now() + START_MAX;
-    let mut turns = JoinSet::new();
-    for bound in &hub.listeners {
-        let watched = Watched {
-            bound: Arc::clone(bound),
-            seen: 0,
-            reach: Reach::Reachable,
-        };
-        // All at once: each may take some knocks, and together a hundred would take too long.
-        turns.spawn(async move { (watched.answer(ends, SHARED_KNOCK_MAX).await, watched.bound) });
-    }
-    for (answer, bound) in turns.join_all().await {
-        match answer {
-            Knock::Taken | Knock::Impossible => {}
-            Knock::Unanswered => return Err(bound.name.clone()),
-            Knock::Silent | Knock::Refused => tracing::warn!(
-                listener = bound.name,
-                address = %bound.address,
-                "this listener takes no connection from its own host, so nothing shows that it serves"
-            ),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

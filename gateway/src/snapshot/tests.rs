@@ -46,6 +46,7 @@ fn what_did_not_change_is_shared_and_what_did_keeps_its_state() {
         listener_names: vec!["public".into()],
         switchboard: Switchboard::default(),
         rollouts: RolloutMetrics::default(),
+        websockets: crate::websocket::registry::Registry::default(),
     };
     let first = Snapshot::build(config(BASE), None, &shared);
     let second = Snapshot::build(

@@ -17,23 +17,31 @@ pub(crate) fn target(
     client: IpAddr,
 ) -> Target {
     let config = &snapshot.config;
-    let tenant = tenant.map(|tenant| &config.tenants[tenant]);
-    let overlay = tenant.and_then(|tenant| tenant.overlay.as_deref());
+    let overlay = tenant.and_then(|tenant| config.tenants[tenant].overlay.as_deref());
     let cluster = overlay
         .and_then(|overlay| overlay.cluster(route))
         .unwrap_or(config.routes[route].cluster);
-    let colour = overlay
+    let colour = colour_on(snapshot, cluster, tenant, client);
+    Target { cluster, colour }
+}
+
+/// The colour of a cluster for a tenant, or for a client without one.
+pub(crate) fn colour_on(
+    snapshot: &Snapshot,
+    cluster: usize,
+    tenant: Option<TenantIndex>,
+    client: IpAddr,
+) -> Colour {
+    let config = &snapshot.config;
+    let tenant = tenant.map(|tenant| &config.tenants[tenant]);
+    let overlay = tenant.and_then(|tenant| tenant.overlay.as_deref());
+    overlay
         .and_then(|overlay| overlay.colour(cluster))
         .unwrap_or_else(|| {
             let id = tenant.map(|tenant| tenant.id.as_str());
-            colour(
-                &snapshot.routing[cluster],
-                &config.clusters[cluster].name,
-                id,
-                client,
-            )
-        });
-    Target { cluster, colour }
+            let name = &config.clusters[cluster].name;
+            colour(&snapshot.routing[cluster], name, id, client)
+        })
 }
 
 fn colour(generation: &Generation, cluster: &str, tenant: Option<&str>, client: IpAddr) -> Colour {
@@ -71,6 +79,16 @@ pub(super) fn aim(exchange: &mut Exchange, snapshot: &Snapshot, route: usize) {
         guard = present.enter(target.colour);
     }
     exchange.move_to(target, guard);
+}
+
+/// How often a request may try another endpoint because it could not connect.
+pub(crate) fn connect_retries(exchange: &Exchange) -> u32 {
+    exchange.target.map_or(0, |target| {
+        let snapshot = &exchange.snapshot;
+        let endpoints = snapshot.clusters.endpoints(target.cluster, target.colour);
+        let retries = snapshot.config.clusters[target.cluster].connect_retries;
+        u32::from(retries) * u32::from(endpoints.len() > 1)
+    })
 }
 
 /// Picks an endpoint for the first or second try and counts the request on it. The endpoint of an

@@ -170,6 +170,16 @@ impl Generation {
 }
 
 impl Guard {
+    /// One more on the same colour, also where nobody new is let in.
+    pub fn another(&self) -> Self {
+        let count = &self.generation.counts[self.shard].0[index(self.colour)];
+        count.fetch_add(1, Ordering::SeqCst);
+        Self {
+            generation: Arc::clone(&self.generation),
+            ..*self
+        }
+    }
+
     /// See [`Generation::fallback`], from the colour that the request is on.
     pub fn fallback(&self) -> Option<(Colour, Arc<Watch>)> {
         self.generation.fallback(self.colour)

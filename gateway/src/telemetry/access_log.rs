@@ -13,8 +13,10 @@
 mod json;
 mod output;
 mod record;
+mod websocket;
 
-pub use record::{PATH_BYTES_MAX, Record, USER_AGENT_BYTES_MAX};
+pub use record::{PATH_BYTES_MAX, Record, SecondText, USER_AGENT_BYTES_MAX};
+pub use websocket::WebSocketRecord;
 
 use super::metrics::Scrape;
 use super::shards::thread_number;
@@ -22,7 +24,6 @@ use hub_config::runtime::LogTarget;
 use hub_core::names;
 use output::{Output, Sink};
 use parking_lot::{Condvar, Mutex};
-use record::SecondText;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -96,6 +97,12 @@ struct Buffer {
     second: SecondText,
 }
 
+/// What ends up as a line.
+pub trait Line {
+    /// Appends the line, its newline included.
+    fn put_line(&self, out: &mut Vec<u8>, second: &mut SecondText);
+}
+
 // === impl AccessLog ===
 
 impl AccessLog {
@@ -165,9 +172,9 @@ impl AccessLog {
         self.thread.unpark();
     }
 
-    /// Logs a finished request. Never waits for the target and, once buffers have grown, allocates
+    /// Logs what has ended. Never waits for the target and, once buffers have grown, allocates
     /// nothing.
-    pub fn log(&self, record: &Record<'_>) {
+    pub fn log(&self, line: &impl Line) {
         if !self.shared.enabled.load(Ordering::Relaxed) {
             return;
         }
@@ -181,7 +188,7 @@ impl AccessLog {
             if buffer.is_full() {
                 continue;
             }
-            let wake = buffer.push(record);
+            let wake = buffer.push(line);
             drop(buffer);
             if wake {
                 self.thread.unpark();
@@ -317,8 +324,8 @@ impl Buffer {
     }
 
     /// Adds a line; true where the writer should be woken, which happens once a buffer.
-    fn push(&mut self, record: &Record<'_>) -> bool {
-        record.put_line(&mut self.bytes, &mut self.second);
+    fn push(&mut self, line: &impl Line) -> bool {
+        line.put_line(&mut self.bytes, &mut self.second);
         self.lines += 1;
         let half = self.lines * 2 >= self.lines_max
             || self.bytes.len() * 2 >= self.lines_max * BYTES_PER_LINE;

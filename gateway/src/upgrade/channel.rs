@@ -55,8 +55,6 @@ pub(super) enum Message {
         positions: Vec<usize>,
         last: bool,
     },
-    Serving,
-    Commit,
     Taken,
     Parted {
         /// A reload was asked for meanwhile, and is left to the new process.
@@ -65,9 +63,6 @@ pub(super) enum Message {
     /// The new process goes, and says why.
     GaveUp {
         why: String,
-        /// How long its requests may take to end, in milliseconds.
-        #[serde(default)]
-        drain_ms: u64,
     },
 }
 
@@ -79,8 +74,6 @@ impl Message {
             Self::Offer { .. } => "offer",
             Self::Ready { .. } => "ready",
             Self::Sockets { .. } => "sockets",
-            Self::Serving => "serving",
-            Self::Commit => "commit",
             Self::Taken => "taken",
             Self::Parted { .. } => "parted",
             Self::GaveUp { .. } => "that it gives up",
@@ -224,7 +217,7 @@ mod tests {
             .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
             .collect();
         let borrowed: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-        one.send(&Message::Serving).await.expect("sent");
+        one.send(&Message::Taken).await.expect("sent");
         let positions = (0..sockets.len()).collect();
         let message = Message::Sockets {
             positions,
@@ -233,7 +226,7 @@ mod tests {
         let sent = one.send_with(&message, &borrowed).await;
         sent.expect("sent");
         let message = other.receive().await.expect("a channel");
-        assert!(matches!(message, Some(Message::Serving)));
+        assert!(matches!(message, Some(Message::Taken)));
         let message = other.receive().await.expect("a channel");
         assert!(matches!(message, Some(Message::Sockets { last: true, .. })));
         let received = other.take(sockets.len()).expect("all of them");
@@ -271,7 +264,7 @@ mod tests {
         let (one, _other) = pair();
         let file = std::fs::File::open("/dev/null").expect("a file");
         let many = vec![file.as_fd(); DESCRIPTORS_MAX + 1];
-        let sent = one.send_with(&Message::Serving, &many).await;
+        let sent = one.send_with(&Message::Taken, &many).await;
         assert!(sent.is_err());
     }
 }

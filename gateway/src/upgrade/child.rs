@@ -1,17 +1,13 @@
 //! The new process: which program, with what, and its end.
 
-use super::channel::{Channel, Message};
+use super::SOCKET;
 use super::error::Error;
-use super::predecessors::{self, Predecessors};
-use super::{SOCKET, WITHDRAW_DRAIN_MAX, WITHDRAW_END, WITHDRAW_IDLE_MAX, WITHDRAW_SAID_MAX};
 use crate::service::watchdog;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
 
 /// How this process was started, which is how the next one is.
 #[derive(Debug)]
@@ -101,57 +97,6 @@ pub(super) async fn end(child: &mut Child) -> String {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     }
-}
-
-/// Has it take no more clients, finish with those that it has, and end, while it is listed in `predecessors`.
-/// Killed where it does not say soon over `channel` that it does, or takes longer than it said. Within a
-/// runtime.
-pub(super) fn withdraw(mut child: Child, channel: Option<Channel>, predecessors: &Predecessors) {
-    // Without an id it has ended, and was waited for.
-    let Some(pid) = child.id() else { return };
-    let listed = predecessors::open(pid).and_then(|handle| {
-        predecessors::terminate(&handle);
-        predecessors.add(pid, handle)
-    });
-    if let Err(error) = &listed {
-        tracing::error!(pid, %error, "the new process cannot be told to withdraw");
-    }
-    tokio::spawn(async move {
-        let said = tokio::select! {
-            _ = child.wait() => return,
-            said = timeout(WITHDRAW_SAID_MAX, drain_said(channel)) => said,
-        };
-        let why = match (listed, said) {
-            (Ok(()), Ok(drain)) => {
-                let longest = WITHDRAW_IDLE_MAX + drain.min(WITHDRAW_DRAIN_MAX) + WITHDRAW_END;
-                if timeout(longest, child.wait()).await.is_ok() {
-                    return;
-                }
-                "has not withdrawn in time"
-            }
-            (Ok(()), Err(_)) => "does not say that it withdraws",
-            (Err(_), _) => "was not told to withdraw",
-        };
-        tracing::error!(
-            pid,
-            why,
-            "the new process is killed, with the clients that it has"
-        );
-        end(&mut child).await;
-    });
-}
-
-/// Waits until the child says that it withdraws, and how long its requests may take. Not before it is dead,
-/// where it does not.
-async fn drain_said(channel: Option<Channel>) -> Duration {
-    if let Some(mut channel) = channel {
-        while let Ok(Some(message)) = channel.receive().await {
-            if let Message::GaveUp { drain_ms, .. } = message {
-                return Duration::from_millis(drain_ms);
-            }
-        }
-    }
-    std::future::pending().await
 }
 
 #[cfg(test)]

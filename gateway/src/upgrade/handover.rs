@@ -5,8 +5,8 @@ use super::control_socket::ControlSocket;
 use super::error::Error;
 use super::predecessors::Predecessors;
 use super::sockets::{Offered, Place, Role};
-use super::{HELLO_MAX, PROTOCOL, SERVING_MAX, TAKEN_MAX};
-use crate::control::admin::{AdminSocket, Gate};
+use super::{HELLO_MAX, PROTOCOL, TAKEN_MAX};
+use crate::control::admin::AdminSocket;
 use crate::front::listener::Source;
 use crate::hub::Hub;
 use crate::switch::admission;
@@ -16,20 +16,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Child;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// How far an upgrade is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     /// The new process is waited for.
     Starting,
     /// It loads, checks, builds and probes itself.
     Preparing,
-    /// It gets the sockets and serves.
+    /// It gets the sockets.
     HandingOver,
-    /// It takes what only one process may do.
-    Committing,
 }
 
 /// The admin API's socket, to be handed over.
@@ -45,7 +42,6 @@ pub(super) struct Handover<'a> {
     pub(super) hub: &'a Arc<Hub>,
     pub(super) id: &'a str,
     pub(super) admin: &'a AdminPort,
-    pub(super) gate: &'a watch::Sender<Gate>,
     pub(super) predecessors: &'a Predecessors,
     /// When it must be over.
     pub(super) ends: Instant,
@@ -62,7 +58,6 @@ impl Step {
             Self::Starting => "starting",
             Self::Preparing => "preparing",
             Self::HandingOver => "handing_over",
-            Self::Committing => "committing",
         }
     }
 }
@@ -95,15 +90,6 @@ impl Handover<'_> {
         }
         (self.told)(Step::HandingOver, None);
         self.pass_sockets(child, channel, &offered, &claims).await?;
-        let serving = self.hear(child, channel, "serve", SERVING_MAX).await?;
-        if !matches!(serving, Message::Serving) {
-            return Err(unexpected("serve", &serving));
-        }
-        (self.told)(Step::Committing, None);
-        // Callers wait in the socket's queue from here on, for whoever has it then.
-        self.gate.send_replace(Gate::Paused);
-        let sent = timeout(TAKEN_MAX, channel.send(&Message::Commit)).await;
-        self.sent(child, sent, "take over").await?;
         let taken = self.hear(child, channel, "take over", TAKEN_MAX).await?;
         if !matches!(taken, Message::Taken) {
             return Err(unexpected("take over", &taken));
@@ -173,7 +159,7 @@ impl Handover<'_> {
         offered: &[Offered],
         claims: &[usize],
     ) -> Result<(), Error> {
-        // From here on a connection that is taken is due an answer, whoever has taken it.
+        // From here on a connection that is taken is due an answer: the other process would give it one.
         self.hub.listeners.iter().for_each(|one| one.share(true));
         let mut rest = claims;
         loop {
@@ -193,7 +179,7 @@ impl Handover<'_> {
                 last: more.is_empty(),
             };
             let sent = timeout(self.left(), channel.send_with(&message, &borrowed)).await;
-            self.sent(child, sent, "serve").await?;
+            self.sent(child, sent, "take over").await?;
             if more.is_empty() {
                 return Ok(());
             }

@@ -1,5 +1,4 @@
-//! Processes that drain behind this one: those that served before it, and those that were to serve after it
-//! and withdraw.
+//! Processes that drain behind this one: those that served before it.
 //!
 //! Known by process descriptors, never by numbers, which may belong to somebody else by then.
 

@@ -212,12 +212,13 @@ impl Takeover {
         Ok(sockets)
     }
 
-    /// Says that this process serves, and waits until it is the one that does. Where the old one has died it
-    /// is, too.
+    /// Says that this process could serve, and waits until it is the one that does. Where the old one has died
+    /// it is, too. Before that it takes no connection.
     ///
     /// # Errors
     /// The old process lives and has turned away, so it goes on serving.
-    pub(crate) async fn serving(&mut self, predecessors: &Predecessors) -> anyhow::Result<Handed> {
+    pub(crate) async fn taken(&mut self, predecessors: &Predecessors) -> anyhow::Result<Handed> {
+        let old = self.old.handle.try_clone()?;
         let parted = self.agree().await?;
         if parted.is_none() {
             let handle = predecessors::watched(self.old.handle.try_clone()?)?;
@@ -230,10 +231,12 @@ impl Takeover {
                 "the process that served before has died in the middle of an upgrade; this one has its sockets and goes on"
             );
         }
-        for (pid, handle) in self.draining.drain(..) {
-            predecessors.add(pid, handle)?;
+        for (pid, handle) in self.draining.drain(..).chain([(self.old.pid, old)]) {
+            // Nobody else serves any more, so this is no reason to end.
+            if let Err(error) = predecessors.add(pid, handle) {
+                tracing::error!(pid, %error, "a process that drains cannot be watched");
+            }
         }
-        predecessors.add(self.old.pid, self.old.handle.try_clone()?)?;
         Ok(Handed {
             id: self.id.clone(),
             from: self.old.pid,
@@ -244,18 +247,10 @@ impl Takeover {
         })
     }
 
-    /// From `serving` to `parted`: whether a reload is left to this process. `None` where the old one has
+    /// From `taken` to `parted`: whether a reload is left to this process. `None` where the old one has
     /// closed its side: until it has parted it may change its mind, so this process does nothing that only
     /// one may do.
     async fn agree(&mut self) -> anyhow::Result<Option<bool>> {
-        if self.channel.send(&Message::Serving).await.is_err() {
-            return Ok(None);
-        }
-        match self.channel.receive().await {
-            Ok(Some(Message::Commit)) => {}
-            Ok(Some(other)) => bail!("the process that serves said {}", other.name()),
-            Ok(None) | Err(_) => return Ok(None),
-        }
         if self.channel.send(&Message::Taken).await.is_err() {
             return Ok(None);
         }
@@ -267,12 +262,11 @@ impl Takeover {
         }
     }
 
-    /// Says why this process will not serve, and how long the requests that it has may take.
-    pub(crate) async fn give_up(&self, why: &str, drain: Duration) {
+    /// Says why this process will not serve.
+    pub(crate) async fn give_up(&self, why: &str) {
         let end = why.floor_char_boundary(WHY_BYTES_MAX);
         let why = why[..end].to_owned();
-        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        let message = Message::GaveUp { why, drain_ms };
+        let message = Message::GaveUp { why };
         let said = timeout(OFFER_MAX, self.channel.send(&message));
         // Where nobody hears it, it is on stderr all the same.
         let _unheard = said.await.map(drop);

@@ -10,7 +10,6 @@ use super::history::{State, Upgrade};
 use super::order::{Order, Refused, Trigger, may_be_left};
 use super::predecessors::Predecessors;
 use super::takeover::Handed;
-use crate::control::admin::Gate;
 use crate::control::audit;
 use crate::control::reload::{HeldReloads, Reloader};
 use crate::hub::Hub;
@@ -43,7 +42,7 @@ struct Inner {
     hub: Arc<Hub>,
     program: Program,
     admin: AdminPort,
-    gate: watch::Sender<Gate>,
+    admin_closed: watch::Sender<bool>,
     rollouts: Option<Rollouts>,
     reloader: Reloader,
     predecessors: Predecessors,
@@ -111,7 +110,7 @@ impl Upgrader {
             hub,
             program,
             admin,
-            gate: watch::Sender::new(Gate::Open),
+            admin_closed: watch::Sender::new(false),
             rollouts,
             reloader,
             predecessors,
@@ -122,9 +121,9 @@ impl Upgrader {
         }))
     }
 
-    /// What the admin API's accept loop goes by.
-    pub(crate) fn gate(&self) -> watch::Receiver<Gate> {
-        self.0.gate.subscribe()
+    /// Becomes true when the admin API is another process's.
+    pub(crate) fn admin_closed(&self) -> watch::Receiver<bool> {
+        self.0.admin_closed.subscribe()
     }
 
     /// Becomes something once another process serves.
@@ -258,10 +257,7 @@ impl Inner {
                 let channel = channel.expect("what went well went over a channel");
                 self.part(&run, child, &channel, still, took).await;
             }
-            Err(error) => {
-                self.resume(&run, (child, channel), still, &error, took)
-                    .await
-            }
+            Err(error) => self.resume(&run, child, still, &error, took).await,
         }
         drop(turn);
     }
@@ -293,7 +289,6 @@ impl Inner {
             hub: &self.hub,
             id: &run.id,
             admin: &self.admin,
-            gate: &self.gate,
             predecessors: &self.predecessors,
             ends: tokio::time::Instant::now() + run.timeout,
             told: &told,
@@ -312,7 +307,7 @@ impl Inner {
     ) {
         let child = child.0.take();
         let pid = child.as_ref().and_then(Child::id).unwrap_or_default();
-        self.gate.send_replace(Gate::Closed);
+        self.admin_closed.send_replace(true);
         self.admin.close();
         if let Some(rollouts) = still.rollouts {
             rollouts.end();
@@ -345,27 +340,22 @@ impl Inner {
             .send_replace(Some(HandedOver { grace: run.grace }));
     }
 
-    /// The other process is ended, if it is there, or withdraws, and this one serves as before.
+    /// The other process is ended, if it is there, and this one serves as before.
     async fn resume(
         &self,
         run: &Run,
-        (mut child, channel): (Guarded, Option<Channel>),
+        mut child: Guarded,
         still: Still,
         error: &Error,
         took: Duration,
     ) {
-        // First of all, so that rollouts know of it when they go on. It decides nothing: that begins with
-        // `parted`, which it will not hear.
-        match child.0.take() {
-            Some(one) if self.has_passed_sockets() => {
-                child::withdraw(one, channel, &self.predecessors);
-            }
-            Some(mut child) => drop(child::end(&mut child).await),
-            None => {}
+        // It has taken nobody's connection and decides nothing: that begins with `parted`, which it will not
+        // hear.
+        if let Some(mut child) = child.0.take() {
+            child::end(&mut child).await;
         }
         self.hub.listeners.iter().for_each(|one| one.share(false));
         drop(still);
-        self.gate.send_replace(Gate::Open);
         let why = error.to_string();
         self.set(State::Aborted(why.clone()), took);
         self.hub.metrics.upgraded(UpgradeOutcome::Aborted);
@@ -380,13 +370,6 @@ impl Inner {
         });
         self.audit(run.trigger, detail);
         service::upgrade_aborted(&self.hub, &why);
-    }
-
-    /// The child may have clients.
-    fn has_passed_sockets(&self) -> bool {
-        let last = self.last.lock();
-        let state = last.as_ref().map(|last| &last.state);
-        matches!(state, Some(State::UnderWay(step)) if *step >= Step::HandingOver)
     }
 
     fn set(&self, state: State, took: Duration) {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Most bytes of an answer that are read, heads of informational answers included.
 const ANSWER_BYTES_MAX: usize = 4_096;
@@ -72,7 +73,7 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
     match tls {
         None => ask(stream, endpoint, probe).await,
         Some(tls) => {
-            let handshake = tls.connector.connect(tls.name.clone(), stream).await;
+            let handshake = tls.connect(stream).await;
             let stream = handshake.map_err(|error| format!("TLS handshake failed: {error}"))?;
             ask(stream, endpoint, probe).await
         }
@@ -185,6 +186,26 @@ fn status(line: &[u8]) -> Option<u16> {
             .iter()
             .fold(0, |n, digit| n * 10 + u16::from(digit - b'0'))
     })
+}
+
+// === impl Tls ===
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Shakes hands over `stream`.
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> std::io::Result<TlsStream<S>> {
+        self.connector.connect(self.name.clone(), stream).await
+    }
 }
 
 // === impl Trust ===

@@ -429,6 +429,25 @@ impl Control {
 // === impl Fault ===
 
 impl Fault {
+    /// As logs write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unmasked => "unmasked",
+            Self::Masked => "masked",
+            Self::ReservedBit => "reserved_bit",
+            Self::ReservedOpcode => "reserved_opcode",
+            Self::BadControl => "bad_control",
+            Self::LongLength => "long_length",
+            Self::StrayContinuation => "stray_continuation",
+            Self::UnfinishedMessage => "unfinished_message",
+            Self::BadClose => "bad_close",
+            Self::NotUtf8 => "not_utf8",
+            Self::FrameTooLarge => "frame_too_large",
+            Self::MessageTooLarge => "message_too_large",
+            Self::TooManyFragments => "too_many_fragments",
+        }
+    }
+
     /// The code to close with (RFC 6455, section 7.4.1).
     pub fn code(self) -> u16 {
         match self {

@@ -6,9 +6,13 @@
 
 use super::frame::{Control, ControlOpcode, Fault, Item, Rules};
 use super::pace::{Pace, Rates};
+use super::registry::Order;
 use super::side::{READ_BYTES, Side};
+use hub_config::runtime::WebSocket;
+use hub_stats::gcra::Gcra;
 use std::cell::RefCell;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -63,12 +67,16 @@ pub enum Why {
     Idle,
     /// It was open for as long as it may be.
     Lifetime,
+    /// The credential that opened it has expired.
+    Expired,
     /// A side did not answer a Ping.
     Silent,
     /// A side took nothing for too long.
     Slow,
     /// Somebody asked for it.
     Ordered,
+    /// The process ended first.
+    Cut,
 }
 
 /// How a session went.
@@ -88,11 +96,15 @@ pub struct Outcome {
 
 /// One session. A future that is ready once both sockets may be dropped.
 #[derive(Debug)]
-pub struct Relay<'t, C, U> {
-    terms: &'t Terms,
+pub struct Relay<C, U> {
+    terms: Arc<Terms>,
     client: Side<C>,
     upstream: Side<U>,
     began: Instant,
+    /// When what allowed it expires.
+    expires: Option<Instant>,
+    /// When it is to close, by order.
+    order: Option<Order>,
     /// When the last message began.
     active: Instant,
     /// Set once the session is to end: how, and the latest moment for it.
@@ -111,6 +123,86 @@ struct Ending {
     code: u16,
 }
 
+// === impl By ===
+
+impl By {
+    /// As logs write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+// === impl Why ===
+
+impl Why {
+    /// As logs write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Gone => "gone",
+            Self::Fault(fault) => fault.name(),
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::Expired => "expired",
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Ordered => "ordered",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+// === impl Terms ===
+
+impl Terms {
+    /// These, with compression agreed on.
+    pub(super) fn compressed(&self) -> Self {
+        let mut terms = self.clone();
+        terms.client.compressed = true;
+        terms.upstream.compressed = true;
+        terms
+    }
+
+    /// What a route's configuration says, without compression.
+    pub(crate) fn of(settings: &WebSocket) -> Self {
+        let client = Rules {
+            masked: true,
+            compressed: false,
+            utf8: settings.utf8,
+            frame_bytes_max: settings.frame_bytes_max,
+            message_bytes_max: settings.message_bytes_max,
+            fragments_max: settings.fragments_max,
+        };
+        let rate =
+            |each: Option<u32>| each.map(|each| Gcra::new(each, Duration::from_secs(1), each));
+        Self {
+            client,
+            upstream: Rules {
+                masked: false,
+                ..client
+            },
+            client_rates: Rates {
+                messages: rate(settings.client_messages_per_second),
+                kilobytes: rate(settings.client_kilobytes_per_second),
+            },
+            upstream_rates: Rates {
+                messages: rate(settings.upstream_messages_per_second),
+                kilobytes: rate(settings.upstream_kilobytes_per_second),
+            },
+            idle_timeout: settings.idle_timeout,
+            lifetime: settings.lifetime,
+            ping_interval: settings.ping_interval,
+            pong_timeout: settings.pong_timeout,
+            write_timeout: settings.write_timeout,
+            close_timeout: settings.close_timeout,
+        }
+    }
+}
+
 /// What begins a Ping of the gateway's own. Its Pong goes no further.
 const PING: &[u8] = b"hub1 alive";
 
@@ -118,7 +210,7 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-impl<'t, C, U> Relay<'t, C, U>
+impl<C, U> Relay<C, U>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -126,7 +218,7 @@ where
     /// A session whose handshakes are over. `early` is what was read behind each of them, at most
     /// 64 KiB.
     pub fn new(
-        terms: &'t Terms,
+        terms: Arc<Terms>,
         client: (C, Vec<u8>),
         upstream: (U, Vec<u8>),
         now: Instant,
@@ -136,6 +228,8 @@ where
             client: Side::new(client.0, true, client.1, Pace::new(now), now),
             upstream: Side::new(upstream.0, false, upstream.1, Pace::new(now), now),
             began: now,
+            expires: None,
+            order: None,
             active: now,
             end: None,
             timer: None,
@@ -144,15 +238,22 @@ where
         }
     }
 
-    /// Ends it with Close: `code` to the client, 1001 to the upstream.
-    pub fn close(&mut self, code: u16, reason: &str, now: Instant) {
-        self.part(
-            By::Gateway,
-            Why::Ordered,
-            (code, reason),
-            (1001, reason),
-            now,
-        );
+    /// Ends it with 1008 at this moment: what allowed it is no longer good.
+    pub fn expire_at(&mut self, at: Instant) {
+        self.expires = Some(at);
+    }
+
+    /// Messages and bytes of the client and of the upstream so far.
+    pub fn counts(&self) -> [(u64, u64); 2] {
+        [
+            (self.client.messages, self.client.bytes),
+            (self.upstream.messages, self.upstream.bytes),
+        ]
+    }
+
+    /// Has it end by this order, and by none before. To be polled afterwards.
+    pub(super) fn order(&mut self, order: Option<Order>) {
+        self.order = order;
     }
 
     /// Drives it. Ready with its outcome.
@@ -276,14 +377,30 @@ where
     fn due(&mut self, now: Instant, cx: &mut Context<'_>) {
         if let (Some(at), Some(timer)) = (self.armed, &mut self.timer) {
             // Polled, so that it wakes this task where it has not fired yet.
-            if timer.as_mut().poll(cx).is_pending() && at > now {
+            let is_ordered = self.order.is_some_and(|order| order.at <= now);
+            if timer.as_mut().poll(cx).is_pending() && at > now && !is_ordered {
                 return;
             }
             self.armed = None;
         }
-        let terms = self.terms;
         if self.end.is_some() {
             return;
+        }
+        let terms = Arc::clone(&self.terms);
+        if self.expires.is_some_and(|at| at <= now) {
+            let left = (1001, "the client may stay no longer");
+            let said = (1008, "the credential has expired");
+            return self.part(By::Gateway, Why::Expired, said, left, now);
+        }
+        if let Some(order) = self.order.filter(|order| order.at <= now) {
+            let left = (1001, order.reason);
+            return self.part(
+                By::Gateway,
+                Why::Ordered,
+                (order.code, order.reason),
+                left,
+                now,
+            );
         }
         if over(self.began, terms.lifetime, now) {
             let said = (1001, "the session is as old as it may be");
@@ -301,8 +418,8 @@ where
             return self.part(By::Gateway, Why::Slow, said, said, now);
         }
         let silent = [
-            ask(&mut self.client, terms, now),
-            ask(&mut self.upstream, terms, now),
+            ask(&mut self.client, &terms, now),
+            ask(&mut self.upstream, &terms, now),
         ];
         if silent.contains(&true) {
             let said = (1011, "no answer to a Ping");
@@ -312,7 +429,7 @@ where
 
     /// When time asks for something next.
     fn next_due(&self, now: Instant) -> Option<Instant> {
-        let terms = self.terms;
+        let terms = &*self.terms;
         if let Some((_, until)) = self.end {
             return Some(until);
         }
@@ -327,6 +444,8 @@ where
         };
         [
             after(self.began, terms.lifetime),
+            self.expires,
+            self.order.map(|order| order.at),
             after(self.active, terms.idle_timeout),
             self.stuck
                 .and_then(|since| after(since, terms.write_timeout)),
@@ -379,12 +498,13 @@ where
             self.client.poll_shutdown(cx),
             self.upstream.poll_shutdown(cx),
         );
+        let [up, down] = self.counts();
         Some(Outcome {
             by: end.by,
             why: end.why,
             code: end.code,
-            up: (self.client.messages, self.client.bytes),
-            down: (self.upstream.messages, self.upstream.bytes),
+            up,
+            down,
         })
     }
 }

@@ -70,7 +70,7 @@ async fn a_malformed_websocket_handshake_opens_no_tunnel() {
         .on("/ws", Behaviour::WebSocket)
         .start()
         .await;
-    let edge = Edge::before(origin, "", "websocket = true\n").await;
+    let edge = Edge::before(origin, "", "websocket = {}\n").await;
     let mut client = edge.client().await;
     client
         .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n")
@@ -88,7 +88,7 @@ async fn frames_sent_before_101_reach_the_origin_after_it() {
         .header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         .after(&gate);
     let origin = Origin::builder().on("/ws", accept).start().await;
-    let edge = Edge::before(origin, "", "websocket = true\n").await;
+    let edge = Edge::before(origin, "", "websocket = {}\n").await;
     let mut client = edge.client().await;
     client.send(format!("{HANDSHAKE}EARLY")).await;
     edge.origin.wait_for_requests(1).await;
@@ -103,7 +103,7 @@ async fn frames_sent_before_101_reach_the_origin_after_it() {
 
 #[tokio::test]
 async fn what_follows_an_upgrade_that_the_origin_declines_is_no_request() {
-    let edge = Edge::before(Origin::start().await, "", "websocket = true\n").await;
+    let edge = Edge::before(Origin::start().await, "", "websocket = {}\n").await;
     let mut client = edge.client().await;
     client.send(format!("{HANDSHAKE}{SMUGGLED}")).await;
     let answer = client.read_response().await;
@@ -119,7 +119,7 @@ async fn a_tunnel_carries_bytes_both_ways_and_ends_with_the_client() {
         .on("/ws", Behaviour::WebSocket)
         .start()
         .await;
-    let edge = Edge::before(origin, "", "websocket = true\n").await;
+    let edge = Edge::before(origin, "", "websocket = {}\n").await;
     let mut client = edge.client().await;
     client.send(HANDSHAKE).await;
     let head = client.read_head().await;
@@ -143,7 +143,7 @@ async fn a_tunnel_may_be_silent_for_longer_than_a_body() {
         .on("/ws", Behaviour::WebSocket)
         .start()
         .await;
-    let edge = Edge::before(origin, "body_timeout_ms = 100", "websocket = true\n").await;
+    let edge = Edge::before(origin, "body_timeout_ms = 100", "websocket = {}\n").await;
     let mut client = edge.client().await;
     client.send(HANDSHAKE).await;
     assert_eq!(client.read_head().await.status, 101);

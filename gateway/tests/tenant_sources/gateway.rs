@@ -85,6 +85,7 @@ impl Gateway {
                 .as_ref()
                 .map(|id| LocationId::parse(id.as_bytes()).expect("credentials carry ids")),
             method: IdentityMethod::Jwt,
+            expires: None,
         });
         match self.stages(&view, identity.as_ref()) {
             Ok(Some(id)) => Verdict::Tenant(id),

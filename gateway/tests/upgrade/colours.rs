@@ -18,7 +18,7 @@ async fn site() -> (Hub, [Origin; 2]) {
             blue.endpoint(),
             green.endpoint()
         ),
-    ) + "websocket = true\n\n[store]\ndirectory = \"{dir}/store\"\n";
+    ) + "websocket = {}\n\n[store]\ndirectory = \"{dir}/store\"\n";
     (start(&config).await, [blue, green])
 }
 

@@ -65,7 +65,7 @@ async fn nothing_is_lost_and_what_was_open_ends_on_the_old_process() {
         "[[cluster]]",
         "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\n[[listener.tls.certificates]]\n\
          certificate_file = \"{dir}/cert.pem\"\nkey_file = \"{dir}/key.pem\"\n[[cluster]]",
-    ) + "websocket = true\n";
+    ) + "websocket = {}\n";
     let mut hub = Hub::builder(binary())
         .config(&config)
         .file("cert.pem", &leaf.certificate_pem)
@@ -156,7 +156,7 @@ async fn the_grace_ends_what_would_stay_for_ever() {
         .on("/socket", Behaviour::WebSocket)
         .start()
         .await;
-    let config = config(&origin, "upgrade_grace_ms = 600000\n") + "websocket = true\n";
+    let config = config(&origin, "upgrade_grace_ms = 600000\n") + "websocket = {}\n";
     let mut hub = start(&config).await;
     let mut open = socket(&hub).await;
     // For this upgrade another grace than the configured one.

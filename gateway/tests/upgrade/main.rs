@@ -5,13 +5,13 @@
 
 mod colours;
 mod good;
+mod halfway;
 mod manager;
 mod orphans;
 mod refused;
 mod sabotage;
-mod withdrawn;
 
-use hub_testkit::load::{Ask, Body, Counts, Running, Settings, closed};
+use hub_testkit::load::{Ask, Body, Running, Settings, closed};
 use hub_testkit::{Hub, Origin, Wire, WireResponse, demo_config};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -41,6 +41,17 @@ fn fake() -> PathBuf {
 fn config(origin: &Origin, settings: &str) -> String {
     let drain = format!("drain_notice_ms = 0\n{settings}");
     demo_config(origin.endpoint()).replace("drain_notice_ms = 0\n", &drain)
+}
+
+/// The configuration with so many listeners that handing them over can be seen.
+fn crowded(config: &str) -> String {
+    let listeners =
+        (0..100).map(|at| format!("[[listener]]\nname = \"l{at}\"\naddress = \"127.0.0.1:0\"\n\n"));
+    config.replacen(
+        "[[cluster]]",
+        &(listeners.collect::<String>() + "[[cluster]]"),
+        1,
+    )
 }
 
 async fn start(config: &str) -> Hub {
@@ -74,6 +85,22 @@ async fn outcome(hub: &Hub, id: &Value) -> Value {
             return last.clone();
         }
         assert!(Instant::now() < deadline, "no end: {shown}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until an upgrade is over; whether it was aborted. By the log, since nobody may be there to ask.
+async fn is_aborted(hub: &Hub) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = hub.stderr();
+        if log.contains("the upgrade was aborted") {
+            return true;
+        }
+        if log.contains("another process serves") {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "no end: {log}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -126,13 +153,11 @@ impl Load {
         (requests, connections)
     }
 
-    /// Ends it; what came of its requests.
-    async fn counts(self) -> Vec<Counts> {
-        let mut counts = Vec::new();
+    /// Ends it, whatever came of its requests.
+    async fn give_up(self) {
         for running in self.0 {
-            counts.push(running.stop().await.counts);
+            drop(running.stop().await);
         }
-        counts
     }
 }
 

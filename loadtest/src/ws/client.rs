@@ -3,7 +3,7 @@
 use super::frame::{self, Head};
 use crate::workload::request;
 use bytes::{Buf, BytesMut};
-use hub_testkit::origin::web_socket_accept;
+use hub_testkit::websocket::accept_key;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -236,13 +236,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             .map_err(|_| Fault::Timeout)?
     }
 
-    /// Gives up the memory of the read buffer until more is read.
-    pub(crate) fn release_buffer(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-        }
-    }
-
     /// What it runs on. Bytes that were read ahead are lost.
     pub(crate) fn into_stream(self) -> S {
         self.stream
@@ -327,7 +320,7 @@ fn read_answer(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     };
     let accepts = |field: &&httparse::Header<'_>| {
         field.name.eq_ignore_ascii_case("sec-websocket-accept")
-            && field.value == web_socket_accept(KEY).as_bytes()
+            && field.value == accept_key(KEY).as_bytes()
     };
     match answer.code {
         Some(101) if answer.headers.iter().find(accepts).is_some() => Ok(Some(length)),

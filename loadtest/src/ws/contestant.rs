@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// How a route of the gateway says that it takes WebSockets.
-const HUB_WEBSOCKET: &str = "websocket = true";
+const HUB_WEBSOCKET: &str = "websocket = {}";
 /// Clients from one address, below the gateway's default limit of 1000 connections.
 const PER_ADDRESS: usize = 500;
 /// Descriptors of a process that are none of a session's.

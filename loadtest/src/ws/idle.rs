@@ -1,13 +1,17 @@
 //! How many idle sessions a proxy holds, and what each weighs.
 
-use super::client::{Client, Io, Message};
+use super::client::{Client, Fault, Io, Message};
 use super::contestant::{Contestant, Ring, Serving, Weight};
 use super::{Findings, frame};
 use crate::report::{Better, Figure, median, number, table};
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// After the last message, before memory is read: allocators give pages back with a delay.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -21,8 +25,6 @@ const FORGET_MAX: Duration = Duration::from_secs(10);
 const HELD_MIN: f64 = 9_500.0;
 const FLOOR_BYTES: f64 = 6.0 * 1024.0;
 const GOAL_BYTES: f64 = 2.5 * 1024.0;
-
-type Held = Vec<Client<Box<dyn Io>>>;
 
 /// One contestant in one round.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +67,7 @@ pub(super) async fn run(ring: &Ring<'_>, rounds: u32) -> Result<Findings> {
 
 async fn measure(ring: &Ring<'_>, round: u32, one: Contestant) -> Result<Sample> {
     let serving = one.start(ring).await?;
-    let message = Message::new(frame::TEXT, 64);
+    let message = Arc::new(Message::new(frame::TEXT, 64));
     let at_rest = serving.usage()?.fds;
     drop(open(&serving, WARM_UP, &message).await?);
     ensure!(
@@ -76,7 +78,7 @@ async fn measure(ring: &Ring<'_>, round: u32, one: Contestant) -> Result<Sample>
     let before = serving.weight()?;
     let behind_before = ring.origin.descriptors()?;
     let begun = std::time::Instant::now();
-    let mut held = open(&serving, ring.sessions, &message).await?;
+    let held = open(&serving, ring.sessions, &message).await?;
     let opened_in_s = begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let with = serving.weight()?;
@@ -88,10 +90,7 @@ async fn measure(ring: &Ring<'_>, round: u32, one: Contestant) -> Result<Sample>
         with.descriptors - before.descriptors,
         behind.saturating_sub(behind_before)
     );
-    echo_all(&mut held, &message)
-        .await
-        .context("not all sessions were alive at the end")?;
-    let held = held.len();
+    let held = held.ask_all().await?;
     serving.end().await?;
     Ok(Sample {
         name: one.name(),
@@ -103,20 +102,61 @@ async fn measure(ring: &Ring<'_>, round: u32, one: Contestant) -> Result<Sample>
     })
 }
 
+/// Sessions that are held: they answer Pings, as browsers do, and nothing else.
+struct Held {
+    ask: watch::Sender<()>,
+    sessions: JoinSet<Result<(), Fault>>,
+}
+
 /// Opens sessions, each of which has exchanged a message.
-async fn open(serving: &Serving, count: usize, message: &Message) -> Result<Held> {
+async fn open(serving: &Serving, count: usize, message: &Arc<Message>) -> Result<Held> {
+    let (ask, asked) = watch::channel(());
     let opening = stream::iter(0..count).map(async |number| {
         let mut client = serving.open(number, "/echo").await?;
         client.echo(message).await?;
-        client.release_buffer();
         anyhow::Ok(client)
     });
-    opening.buffer_unordered(AT_ONCE).try_collect().await
+    let mut opening = opening.buffer_unordered(AT_ONCE);
+    let mut sessions = JoinSet::new();
+    while let Some(client) = opening.try_next().await? {
+        sessions.spawn(hold(client, asked.clone(), Arc::clone(message)));
+    }
+    Ok(Held { ask, sessions })
 }
 
-async fn echo_all(held: &mut Held, message: &Message) -> Result<()> {
-    let asking = stream::iter(held).map(async |client| anyhow::Ok(client.echo(message).await?));
-    asking.buffer_unordered(AT_ONCE).try_collect().await
+async fn hold(
+    mut client: Client<Box<dyn Io>>,
+    mut asked: watch::Receiver<()>,
+    message: Arc<Message>,
+) -> Result<(), Fault> {
+    tokio::select! {
+        // Where nobody can ask any more, the task is about to end.
+        _ = asked.changed() => client.echo(&message).await,
+        fault = client.ignore() => Err(fault),
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Lets each session exchange another message. How many there were.
+    async fn ask_all(mut self) -> Result<usize> {
+        // An error would be that all have failed, which is seen below.
+        self.ask.send(()).ok();
+        let mut held = 0;
+        let mut faults: BTreeMap<String, usize> = BTreeMap::new();
+        while let Some(ended) = self.sessions.join_next().await {
+            match ended.context("a session panicked")? {
+                Ok(()) => held += 1,
+                Err(fault) => *faults.entry(fault.to_string()).or_default() += 1,
+            }
+        }
+        ensure!(
+            faults.is_empty(),
+            "not all were alive at the end: {faults:?}"
+        );
+        Ok(held)
+    }
 }
 
 // === impl Sample ===

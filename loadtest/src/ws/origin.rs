@@ -6,8 +6,8 @@
 use super::frame::{self, Head, apply_mask};
 use crate::bench::{self, Scratch, forget_ready, spawn, wait_for};
 use anyhow::{Context as _, Result};
-use hub_testkit::origin::web_socket_accept;
 use hub_testkit::process::{Guard, usage};
+use hub_testkit::websocket::accept_key;
 use serde::Deserialize;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -129,7 +129,7 @@ async fn shake_hands(stream: &mut TcpStream) -> std::io::Result<(bool, Vec<u8>)>
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Accept: {}\r\n\r\n",
-            web_socket_accept(key)
+            accept_key(key)
         );
         stream.write_all(answer.as_bytes()).await?;
         return Ok((floods, bytes.split_off(length)));

@@ -42,6 +42,7 @@ fn a_known_key_identifies_its_user_and_tenant() {
     assert_eq!(&*identity.subject, "billing");
     assert_eq!(identity.tenant, Some(tenant("loc_1")));
     assert_eq!(identity.method, IdentityMethod::ApiKey);
+    assert_eq!(identity.expires, None, "keys have no expiry");
 }
 
 #[test]

@@ -153,6 +153,7 @@ mod tests {
             subject: "s".into(),
             tenant: None,
             method: IdentityMethod::Jwt,
+            expires: None,
         };
         Arc::new(Verified {
             identity,

@@ -490,7 +490,10 @@ fn times_hold_to_the_second_with_the_configured_leeway_remembered_or_not() {
         let plugin = build("jwt", settings);
         let at = |now: u64| bearer_request(&token).at(now).verdict(&*plugin);
         identity(at(NOW - leeway));
-        identity(at(NOW + 99 + leeway));
+        // What the leeway lets in has expired all the same.
+        let late = identity(at(NOW + 99 + leeway));
+        let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW + 100);
+        assert_eq!(late.expires, Some(expiry), "leeway {leeway}, cache {cache}");
         assert_eq!(fault(&at(NOW - leeway - 1)), Fault::NotYet.detail());
         assert_eq!(fault(&at(NOW + 100 + leeway)), Fault::Expired.detail());
     }

@@ -11,8 +11,7 @@
 //! | `ready`, `ready=all` | says ready and claims nothing, or every socket that is offered |
 //! | `ready=wrong` | claims a socket that is not offered |
 //! | `sockets` | waits for the sockets and keeps them |
-//! | `serving`, `taken` | says so |
-//! | `commit` | waits for it |
+//! | `taken` | says so |
 //! | `give_up=TEXT` | says that it gives up |
 //! | `noise` | says something that is no message |
 //! | `close` | closes the control socket |
@@ -64,7 +63,7 @@ impl Successor {
                 if self.control.is_none() {
                     self.connect();
                 }
-                let protocol: u32 = value.parse().unwrap_or(2);
+                let protocol: u32 = value.parse().unwrap_or(3);
                 self.say(&json!({"say": "hello", "protocol": protocol, "version": "0.0.0-fake"}));
             }
             "offer" => {
@@ -80,8 +79,7 @@ impl Successor {
                 self.say(&json!({"say": "ready", "hash": "-", "claims": claims, "bound": []}));
             }
             "sockets" => while self.hear("sockets")["last"] != true {},
-            "commit" => drop(self.hear("commit")),
-            "serving" | "taken" => self.say(&json!({"say": word})),
+            "taken" => self.say(&json!({"say": word})),
             "give_up" => self.say(&json!({"say": "gave_up", "why": value})),
             "noise" => self.write(b"\x00\xff no message\n"),
             "close" => self.control = None,

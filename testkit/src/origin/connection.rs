@@ -7,10 +7,9 @@ use super::record::{Entry, Ledger, RecordedRequest};
 use crate::Gate;
 use crate::fields::{self, Framing};
 use crate::stream::Stream;
-use base64::Engine;
+use crate::websocket::accept_key;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
-use sha1::Digest;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -319,7 +318,7 @@ impl Connection {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n"
         );
         if let Some(key) = request.header("sec-websocket-key") {
-            head += &format!("Sec-WebSocket-Accept: {}\r\n", web_socket_accept(key));
+            head += &format!("Sec-WebSocket-Accept: {}\r\n", accept_key(key));
         }
         self.write((head + "\r\n").as_bytes()).await?;
         loop {
@@ -352,27 +351,6 @@ impl Connection {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` for a key (RFC 6455 4.2.2).
-pub fn web_socket_accept(key: &str) -> String {
-    let mut hash = sha1::Sha1::new();
-    hash.update(key.as_bytes());
-    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    base64::engine::general_purpose::STANDARD.encode(hash.finalize())
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_accept_value_is_that_of_the_standards_example() {
-        assert_eq!(
-            web_socket_accept("dGhlIHNhbXBsZSBub25jZQ=="),
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
-    }
 }

@@ -38,7 +38,7 @@ pub struct WireResponse {
 }
 
 impl Head {
-    pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> io::Result<Self> {
         let (line, headers) = fields::parse(bytes);
         let mut words = line.splitn(3, ' ');
         let version = words.next().filter(|version| version.starts_with("HTTP/"));

@@ -309,6 +309,45 @@ fn routes() -> Vec<Case> {
 
 // A table reads best with one row a line.
 #[rustfmt::skip]
+fn websockets() -> Vec<Case> {
+    let key = |line: &str, at: &'static str, message: &'static str| {
+        after(&format!("[route.websocket]\n{line}"), 13, at, message)
+    };
+    vec![
+        route("websocket = true", r#"route "all".websocket"#, "takes a table, found true; write [route.websocket] below the other keys instead"),
+        route("websocket = false", r#"route "all".websocket"#, "takes a table, found false; leave it out instead"),
+        route("websocket = \"on\"", r#"route "all".websocket"#, "takes a table, found text"),
+        route("methods = [\"POST\"]\nwebsocket = {}", r#"route "all".websocket"#, "a WebSocket begins with GET, which methods leaves out").on(13),
+        key("frame_bytes = 1", r#"route "all".websocket.frame_bytes"#, "did you mean \"frame_bytes_max\"?"),
+        key("origins = [\"app.example.com\"]", r#"route "all".websocket.origins[0]"#, "is no origin"),
+        key("origins = [\"https://app.example.com/\"]", r#"route "all".websocket.origins[0]"#, "without a path"),
+        key("origins = [\"https://App.example.com\"]", r#"route "all".websocket.origins[0]"#, "in lower case"),
+        key("origins = [\"*\"]", r#"route "all".websocket.origins[0]"#, "leave origins out to let any connect"),
+        key("origins = [\"http://a.b\", \"http://a.b\"]", r#"route "all".websocket.origins[1]"#, "listed twice"),
+        key("utf8 = 1", r#"route "all".websocket.utf8"#, "takes true or false"),
+        key("compression = \"deflate\"", r#"route "all".websocket.compression"#, r#"known: "pass", "refuse""#),
+        key("frame_bytes_max = 0", r#"route "all".websocket.frame_bytes_max"#, "from 1 to 1073741824"),
+        key("message_bytes_max = 1099511627777", r#"route "all".websocket.message_bytes_max"#, "from 1 to 1099511627776"),
+        key("fragments_max = 1000001", r#"route "all".websocket.fragments_max"#, "from 1 to 1000000"),
+        key("client_messages_per_second = 0", r#"route "all".websocket.client_messages_per_second"#, "from 1 to 1000000"),
+        key("client_kilobytes_per_second = 0", r#"route "all".websocket.client_kilobytes_per_second"#, "from 1 to 1000000"),
+        key("upstream_messages_per_second = 0", r#"route "all".websocket.upstream_messages_per_second"#, "from 1 to 1000000"),
+        key("upstream_kilobytes_per_second = 0", r#"route "all".websocket.upstream_kilobytes_per_second"#, "from 1 to 1000000"),
+        key("connections_max = 0", r#"route "all".websocket.connections_max"#, "from 1 to 1000000"),
+        key("idle_timeout_ms = 86400001", r#"route "all".websocket.idle_timeout_ms"#, "from 0 to 86400000"),
+        key("lifetime_ms = 86400001", r#"route "all".websocket.lifetime_ms"#, "from 0 to 86400000"),
+        key("ping_interval_ms = 86400001", r#"route "all".websocket.ping_interval_ms"#, "from 0 to 86400000"),
+        key("pong_timeout_ms = 0", r#"route "all".websocket.pong_timeout_ms"#, "from 1 to 86400000"),
+        key("write_timeout_ms = 0", r#"route "all".websocket.write_timeout_ms"#, "from 1 to 86400000"),
+        key("close_timeout_ms = 0", r#"route "all".websocket.close_timeout_ms"#, "from 1 to 86400000"),
+        key("on_switch = \"migrate\"", r#"route "all".websocket.on_switch"#, r#"known: "cut", "drain", "pin""#),
+        key("on_upgrade = \"pin\"", r#"route "all".websocket.on_upgrade"#, r#"known: "drain", "keep""#),
+        key("jitter_ms = 3600001", r#"route "all".websocket.jitter_ms"#, "from 0 to 3600000"),
+    ]
+}
+
+// A table reads best with one row a line.
+#[rustfmt::skip]
 fn plugins_and_tenants() -> Vec<Case> {
     vec![
         plugin("kind = \"jtw\"", r#"plugin "p".kind"#, "did you mean \"jwt\"?"),
@@ -316,6 +355,8 @@ fn plugins_and_tenants() -> Vec<Case> {
         plugin("kind = \"jwt\"\nconfig.bad = [\"\"]", r#"plugin "p".config"#, "the plugin does not like this").on(15),
         tenant("slug = \"Acme\"", r#"tenant "t".slug"#, "a slug is"),
         tenant("requests_per_second = 0", r#"tenant "t".requests_per_second"#, "from 1 to 1000000000"),
+        tenant("websockets_max = 0", r#"tenant "t".websockets_max"#, "from 1 to 1000000"),
+        tenant("colours = true", r#"tenant "t".colours"#, "write [tenant.colours] below the other keys instead"),
         tenant("burst = 5", r#"tenant "t".burst"#, "add requests_per_second"),
         tenant("colours = { ap = \"blue\" }", r#"tenant "t".colours.ap"#, "did you mean \"app\"?"),
         tenant("colours = { app = \"green\" }", r#"tenant "t".colours.app"#, "no endpoint of this colour"),
@@ -326,6 +367,7 @@ fn plugins_and_tenants() -> Vec<Case> {
         after("[[tenant]]\nid = \"a\"\n[[tenant]]\nid = \"a\"", 15, r#"tenant "a".id"#, "taken by the tenant on line 12"),
         after("[[tenant]]\nid = \"a\"\nslug = \"s\"\n[[tenant]]\nid = \"b\"\nslug = \"s\"", 17, r#"tenant "b".slug"#, "taken by the tenant on line 12"),
         after("[tenants]\ndirectory = \"none.jsonl\"", 13, "tenants.directory", "does not exist"),
+        after("[tenants]\ndefault_websockets_max = 1000001", 13, "tenants.default_websockets_max", "from 1 to 1000000"),
         after("[tenants]\ndefault_burst = 0", 13, "tenants.default_burst", "from 1 to 1000000000"),
     ]
 }
@@ -343,6 +385,7 @@ fn cases() -> Vec<Case> {
         process(),
         upstream(),
         routes(),
+        websockets(),
         plugins_and_tenants(),
     ]
     .into_iter()

@@ -143,8 +143,9 @@ fn the_first_hundred_problems_are_shown_and_the_rest_counted() {
 
 #[test]
 fn defaults_fill_what_a_tenant_leaves_out() {
-    let extra = "default_requests_per_second = 7\ndefault_in_flight_max = 3";
-    let text = b"{\"id\":\"a\"}\n{\"id\":\"b\",\"requests_per_second\":9,\"in_flight_max\":4,\"enabled\":false}\n";
+    let extra =
+        "default_requests_per_second = 7\ndefault_in_flight_max = 3\ndefault_websockets_max = 5";
+    let text = b"{\"id\":\"a\"}\n{\"id\":\"b\",\"requests_per_second\":9,\"in_flight_max\":4,\"websockets_max\":6,\"enabled\":false}\n";
     let config = load(extra, text).unwrap();
     let tenants: Vec<_> = config
         .tenants
@@ -161,6 +162,8 @@ fn defaults_fill_what_a_tenant_leaves_out() {
         (quota.requests, quota.burst, tenants[1].in_flight_max),
         (9, 9, Some(4))
     );
+    let websockets = tenants.iter().map(|tenant| tenant.websockets_max);
+    assert!(websockets.eq([Some(5), Some(6)]));
     assert!(tenants[0].enabled && !tenants[1].enabled);
 }
 

@@ -60,6 +60,7 @@ fn the_full_example_means_what_it_says() {
     let index = config.tenants.get_by_slug("bay-realty").unwrap();
     let tenant = &config.tenants[index];
     assert_eq!(tenant.in_flight_max, Some(64));
+    assert_eq!(tenant.websockets_max, Some(200));
     let quota = tenant.quota.unwrap();
     assert_eq!((quota.requests, quota.burst), (20, 40), "the defaults");
     assert_eq!(
@@ -68,6 +69,13 @@ fn the_full_example_means_what_it_says() {
     );
     let own = &config.tenants[config.tenants.get_by_slug("demo").unwrap()];
     assert_eq!(own.overlay.as_ref().unwrap().cluster(0), Some(1));
+    assert_eq!(own.websockets_max, Some(2000));
+    let index = config.tenants.get_by_slug("acme-homes").unwrap();
+    assert_eq!(
+        config.tenants[index].websockets_max,
+        Some(500),
+        "the default"
+    );
     let contacts = config.routes[0].tenant.as_ref().unwrap();
     // Canonical order, whatever the file says.
     assert!(matches!(contacts.sources[0], TenantSource::Header(_)));

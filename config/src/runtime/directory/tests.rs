@@ -8,6 +8,7 @@ fn tenant(id: &str, slug: Option<&str>, enabled: bool) -> Tenant {
         enabled,
         quota: None,
         in_flight_max: None,
+        websockets_max: None,
         overlay: None,
     }
 }

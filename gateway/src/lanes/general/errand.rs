@@ -245,7 +245,6 @@ impl Errands {
                 origin: None,
             },
             outgoing: None,
-            websocket: false,
             spare: Duration::ZERO,
             errand: Some(errand),
         });

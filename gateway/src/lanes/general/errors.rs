@@ -13,12 +13,9 @@ pub(super) enum WaitsFor {
     Body,
     /// The upstream's answer, or the rest of it.
     Answer,
-    /// Either side of a tunnel.
-    Tunnel,
 }
 
-/// The refusal for a failed request; `None` where nobody is left to answer: the client is gone, or a
-/// tunnel was idle for as long as it may be.
+/// The refusal for a failed request; `None` where nobody is left to answer: the client is gone.
 ///
 /// `fault` is what the downstream's own stream found, which pingora reports as a read error only.
 pub(super) fn refusal_of(
@@ -56,9 +53,6 @@ pub(super) fn refusal_of(
             | ErrorType::InvalidCert
             | ErrorType::HandshakeError,
         ) => Reason::ConnectFailed,
-        (ErrorSource::Upstream, ErrorType::ReadTimedout) if waits_for == WaitsFor::Tunnel => {
-            return None;
-        }
         // An upstream that has not got the whole request owes no answer.
         (ErrorSource::Upstream, ErrorType::ReadTimedout) if waits_for == WaitsFor::Body => {
             Reason::BodyTimeout
@@ -74,9 +68,7 @@ pub(super) fn refusal_of(
 
 /// What a request waits for now.
 pub(super) fn waits_for(session: &mut Session) -> WaitsFor {
-    if session.was_upgraded() {
-        WaitsFor::Tunnel
-    } else if session.as_downstream_mut().is_body_done() {
+    if session.as_downstream_mut().is_body_done() {
         WaitsFor::Answer
     } else {
         WaitsFor::Body

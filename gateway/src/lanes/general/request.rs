@@ -31,7 +31,6 @@ pub(crate) struct Outgoing {
     headers: Option<HeaderMap>,
     /// The head as it came, for a second one.
     bytes: Bytes,
-    websocket: bool,
 }
 
 // === impl Outgoing ===
@@ -41,11 +40,10 @@ impl Outgoing {
     ///
     /// # Errors
     /// Where pingora cannot hold what the head says, which is not known to happen.
-    pub(crate) fn new(head: &Head, bytes: Bytes, websocket: bool) -> Result<Self> {
+    pub(crate) fn new(head: &Head, bytes: Bytes) -> Result<Self> {
         Ok(Self {
-            headers: Some(upstream_headers(head, &bytes, websocket)?),
+            headers: Some(upstream_headers(head, &bytes)?),
             bytes,
-            websocket,
         })
     }
 
@@ -58,7 +56,7 @@ impl Outgoing {
             .ok()
             .flatten()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a checked head went bad"))?;
-        upstream_headers(&head, &self.bytes, self.websocket)
+        upstream_headers(&head, &self.bytes)
     }
 
     /// What the record needs of the request.
@@ -101,7 +99,7 @@ pub(super) fn request_line(head: &Head, bytes: &Bytes) -> Result<RequestHeader> 
 /// The client's headers as they go upstream, sharing the bytes of `bytes`: without those that concern
 /// the client's connection (RFC 9110, section 7.6.1) or that only the gateway may set. The front has
 /// refused a Connection header that names what a message cannot do without.
-fn upstream_headers(head: &Head, bytes: &Bytes, websocket: bool) -> Result<HeaderMap> {
+pub(crate) fn upstream_headers(head: &Head, bytes: &Bytes) -> Result<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(head.field_count() + ADDED_HEADERS);
     let mut connection: SmallVec<[&[u8]; 2]> = SmallVec::new();
     for field in head.fields(bytes) {
@@ -132,10 +130,6 @@ fn upstream_headers(head: &Head, bytes: &Bytes, websocket: bool) -> Result<Heade
         let value = HeaderValue::from_maybe_shared(authority)
             .or_err(ErrorType::InvalidHTTPHeader, "an authority")?;
         headers.insert(header::HOST, value);
-    }
-    if websocket {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     Ok(headers)
 }

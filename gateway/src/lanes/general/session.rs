@@ -8,7 +8,7 @@
 //! Invariant: a connection comes back to the front ([`Home`]) however the request ended, and as
 //! reusable only if both messages were complete.
 
-mod answer;
+pub(crate) mod answer;
 mod home;
 mod pingora;
 mod retry;
@@ -37,8 +37,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Terms {
     pub(crate) body: MessageBody,
-    /// The request asks to become a tunnel and its route allows it.
-    pub(crate) websocket: bool,
     /// The connection may serve another request after this one.
     pub(crate) keep_alive: bool,
     /// Longest wait for more of the request's body.
@@ -52,9 +50,6 @@ pub(crate) struct Http1Session {
     home: Arc<Home>,
     request: RequestHeader,
     terms: Terms,
-    /// After a 101: both directions are bytes without framing.
-    tunnel: bool,
-    tunnel_closed: bool,
     stall: Stall,
     retry: RetryBuffer,
     response: Option<Box<ResponseHeader>>,
@@ -82,8 +77,6 @@ impl Http1Session {
             downstream: Some(downstream),
             home,
             request: request_line(head, bytes)?,
-            tunnel: false,
-            tunnel_closed: false,
             stall: Stall::default(),
             retry: RetryBuffer::default(),
             response: None,
@@ -100,11 +93,7 @@ impl Http1Session {
     }
 
     fn body_done(&self) -> bool {
-        if self.tunnel {
-            self.tunnel_closed
-        } else {
-            self.terms.body.is_done()
-        }
+        self.terms.body.is_done()
     }
 
     fn fault(&mut self, reason: Reason) -> Box<Error> {
@@ -112,7 +101,7 @@ impl Http1Session {
         Error::explain(ErrorType::ReadError, reason.code()).into_down()
     }
 
-    /// The next piece of the body, or of the tunnel; `None` at its end.
+    /// The next piece of the body; `None` at its end.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         loop {
             if self.body_done() {
@@ -121,20 +110,15 @@ impl Http1Session {
             if self.downstream().stash().is_empty()
                 && (self.downstream().peer_closed() || ready!(self.poll_more(cx))? == 0)
             {
-                return Poll::Ready(self.body_cut());
+                let error =
+                    Error::explain(ErrorType::ConnectionClosed, "the client left in its body");
+                return Poll::Ready(Err(error.into_down()));
             }
-            let tunnel = self.tunnel;
             let downstream = self
                 .downstream
                 .as_mut()
                 .expect("the connection is given back by Drop alone");
-            let stash = downstream.stash();
-            let taken = if tunnel {
-                Ok((0, stash.len()))
-            } else {
-                self.terms.body.next_payload(stash)
-            };
-            let (framing, payload) = match taken {
+            let (framing, payload) = match self.terms.body.next_payload(downstream.stash()) {
                 Ok(taken) => taken,
                 Err(reason) => return Poll::Ready(Err(self.fault(reason))),
             };
@@ -163,21 +147,11 @@ impl Http1Session {
                         .map_err(Error::into_down),
                 )
             }
-            Poll::Pending if self.tunnel => Poll::Pending,
             Poll::Pending => {
                 ready!(self.stall.poll(self.terms.body_timeout, cx));
                 Poll::Ready(Err(self.fault(Reason::BodyTimeout)))
             }
         }
-    }
-
-    fn body_cut(&mut self) -> Result<Option<Bytes>> {
-        if self.tunnel {
-            self.tunnel_closed = true;
-            return Ok(None);
-        }
-        let error = Error::explain(ErrorType::ConnectionClosed, "the client left in its body");
-        Err(error.into_down())
     }
 
     /// [`poll_body`](Self::poll_body), or with a complete body the wait for the end of the request: ready
@@ -207,10 +181,7 @@ impl Http1Session {
             return Poll::Ready(Err(error.into_down()));
         }
         if !no_body_expected && !self.body_done() {
-            let read = self.poll_body(cx);
-            if read.is_ready() || !self.tunnel {
-                return read;
-            }
+            return self.poll_body(cx);
         } else if self.downstream().poll_gone(cx).is_ready() {
             let error = Error::explain(ErrorType::ConnectionClosed, "the client left");
             return Poll::Ready(Err(error.into_down()));
@@ -218,8 +189,7 @@ impl Http1Session {
         self.poll_silence(cx)
     }
 
-    /// Ready where an answer has begun and its upstream was silent for too long; in a tunnel, where both
-    /// sides were. Each event of the other side makes pingora ask anew, so time counts from there.
+    /// Ready where an answer has begun and its upstream was silent for too long. Each event of the other side makes pingora ask anew, so time counts from there.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         if self.response.is_none() {
             return Poll::Pending;
@@ -228,11 +198,6 @@ impl Http1Session {
             return Poll::Pending;
         };
         ready!(self.stall.poll(longest, cx));
-        if self.tunnel {
-            // Nobody's fault: an orderly end.
-            self.tunnel_closed = true;
-            return Poll::Ready(Ok(None));
-        }
         Poll::Ready(Err(self.fault(Reason::UpstreamTimeout)))
     }
 
@@ -248,29 +213,25 @@ impl Http1Session {
             return Ok(());
         }
         if !interim {
-            self.tunnel = self.terms.websocket && status == 101;
-            self.framer = Framer::of(&self.request.method, &response, self.tunnel);
-            // A client that has not sent its whole body yet may go on sending it for ever; and one that
-            // asked for a tunnel may have sent what is no request.
-            self.terms.keep_alive &= !self.terms.websocket
-                && self.terms.body.is_done()
+            self.framer = Framer::of(&self.request.method, &response);
+            // A client that has not sent its whole body yet may go on sending it for ever.
+            self.terms.keep_alive &= self.terms.body.is_done()
                 && !self.framer.ends_with_connection()
                 && !self.downstream().progress().closes();
         }
         let connection = match self.request.version {
-            _ if interim || self.tunnel => None,
+            _ if interim => None,
             _ if !self.terms.keep_alive => Some("close"),
             http::Version::HTTP_10 => Some("keep-alive"),
             _ => None,
         };
-        let tunnel = self.tunnel;
         let downstream = self.downstream();
         let dress = if interim {
             ResponseDress::default()
         } else {
             downstream.progress().take_dress()
         };
-        answer::put_head(downstream.gather(), &response, &dress, connection, tunnel);
+        answer::put_head(downstream.gather(), &response, &dress, connection, false);
         self.response = Some(response);
         Ok(())
     }
@@ -317,7 +278,6 @@ impl Http1Session {
                 .into_up());
             }
         }
-        self.tunnel_closed |= self.tunnel;
         if downstream.needs_flush() {
             downstream.flush().await.map_err(write_error)?;
         }
@@ -342,7 +302,6 @@ impl Drop for Http1Session {
         if let Some(downstream) = self.downstream.take() {
             let reusable = self.terms.keep_alive
                 && self.terms.body.is_done()
-                && !self.tunnel
                 && self.framer.is_complete()
                 && !self.writing
                 && !downstream.needs_flush();

@@ -79,6 +79,7 @@ cluster = "app"
             subject: "somebody".into(),
             tenant: tenant.map(|id| LocationId::parse(id.as_bytes()).expect("an id")),
             method: IdentityMethod::Jwt,
+            expires: None,
         });
         request.with(|view| {
             let found = route::route(&self.router, view, &mut Edits::default())?;

@@ -1,5 +1,6 @@
 //! One line of the access log.
 
+use super::Line;
 use super::json::{bounded, put_hex, put_number, put_string};
 use hub_core::RequestId;
 use std::io::Write;
@@ -75,15 +76,14 @@ pub struct Record<'a> {
 
 /// The text of the last second that was written: a second has many lines.
 #[derive(Debug, Default)]
-pub(super) struct SecondText {
+pub struct SecondText {
     second: Option<u64>,
     /// `2026-01-31T23:59:59.`
     text: [u8; 20],
 }
 
-impl Record<'_> {
-    /// Appends the line, its newline included.
-    pub(super) fn put_line(&self, out: &mut Vec<u8>, second: &mut SecondText) {
+impl Line for Record<'_> {
+    fn put_line(&self, out: &mut Vec<u8>, second: &mut SecondText) {
         let path = bounded(self.path, PATH_BYTES_MAX);
         out.extend_from_slice(b"{\"ts\":\"");
         second.put_timestamp(out, self.at);
@@ -150,18 +150,18 @@ impl Record<'_> {
     }
 }
 
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     put_string(out, bounded(text, TEXT_BYTES_MAX));
 }
 
-fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
+pub(super) fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
     match text {
         Some(text) => put_text(out, text.as_bytes()),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+pub(super) fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         // By hand, because `Display` costs several times as much, and most addresses are these.
         IpAddr::V4(v4) => {
@@ -176,7 +176,7 @@ fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -185,7 +185,7 @@ fn micros(duration: Duration) -> u64 {
 impl SecondText {
     /// Appends RFC 3339 with microseconds, UTC. Times before 1970 are shown as 1970, those past 9999
     /// as its last second.
-    fn put_timestamp(&mut self, out: &mut Vec<u8>, at: SystemTime) {
+    pub(super) fn put_timestamp(&mut self, out: &mut Vec<u8>, at: SystemTime) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = since.as_secs().min(SECOND_MAX);
         if self.second != Some(second) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::websocket::frame::tests::frame;
+use crate::websocket::registry::Cause;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
@@ -50,7 +51,12 @@ impl Session {
         let (upstream, outer) = duplex(bytes);
         let outcome = tokio::spawn(async move {
             let now = tokio::time::Instant::now().into_std();
-            let mut relay = Relay::new(&terms, (inner, Vec::new()), (outer, Vec::new()), now);
+            let mut relay = Relay::new(
+                Arc::new(terms),
+                (inner, Vec::new()),
+                (outer, Vec::new()),
+                now,
+            );
             std::future::poll_fn(|cx| relay.poll(cx)).await
         });
         Self {
@@ -341,7 +347,7 @@ async fn what_was_read_behind_the_handshake_is_not_forgotten() {
     let relay = tokio::spawn(async move {
         let terms = terms();
         let now = tokio::time::Instant::now().into_std();
-        let mut relay = Relay::new(&terms, (inner, early.0), (outer, early.1), now);
+        let mut relay = Relay::new(Arc::new(terms), (inner, early.0), (outer, early.1), now);
         std::future::poll_fn(|cx| relay.poll(cx)).await
     });
     expect(&mut upstream, &up).await;
@@ -360,13 +366,23 @@ async fn an_order_to_close_waits_for_the_end_of_a_frame() {
     let relay = tokio::spawn(async move {
         let terms = terms();
         let now = tokio::time::Instant::now().into_std();
-        let mut relay = Relay::new(&terms, (inner, Vec::new()), (outer, Vec::new()), now);
+        let mut relay = Relay::new(
+            Arc::new(terms),
+            (inner, Vec::new()),
+            (outer, Vec::new()),
+            now,
+        );
         let mut ordered = Box::pin(ordered.notified());
         let mut done = false;
         std::future::poll_fn(|cx| {
             if !done && ordered.as_mut().poll(cx).is_ready() {
                 done = true;
-                relay.close(1012, "maintenance", tokio::time::Instant::now().into_std());
+                relay.order(Some(Order {
+                    cause: Cause::Operator,
+                    at: tokio::time::Instant::now().into_std(),
+                    code: 1012,
+                    reason: "maintenance",
+                }));
             }
             relay.poll(cx)
         })

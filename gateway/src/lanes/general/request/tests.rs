@@ -2,7 +2,7 @@ use super::*;
 use crate::front::head::{HeadLimits, parse};
 
 /// The request line and headers that the upstream would get.
-fn forwarded(text: &str, websocket: bool) -> String {
+fn forwarded(text: &str) -> String {
     let limits = HeadLimits {
         head_bytes_max: 4096,
         uri_bytes_max: 4096,
@@ -14,7 +14,7 @@ fn forwarded(text: &str, websocket: bool) -> String {
     let bytes = Bytes::copy_from_slice(text.as_bytes());
     let request = request_line(&head, &bytes).expect("pingora can hold it");
     assert!(request.headers.is_empty());
-    let mut outgoing = Outgoing::new(&head, bytes, websocket).expect("pingora can hold it");
+    let mut outgoing = Outgoing::new(&head, bytes).expect("pingora can hold it");
     let headers = outgoing.take().expect("they were made");
     let again = outgoing.take().expect("they can be made again");
     assert_eq!(headers, again, "a second try differs from the first");
@@ -46,7 +46,7 @@ fn an_absolute_target_goes_up_as_a_plain_one_with_the_checked_host() {
             "OPTIONS * HTTP/1.1|host: a",
         ),
     ] {
-        assert_eq!(forwarded(text, false), expected);
+        assert_eq!(forwarded(text), expected);
     }
 }
 
@@ -54,18 +54,8 @@ fn an_absolute_target_goes_up_as_a_plain_one_with_the_checked_host() {
 fn a_target_goes_up_byte_for_byte() {
     for target in ["/", "/a%2Db//c?x=%5B&y", "/a?", "/%C3%BC?q=a|b"] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(
-            forwarded(&text, false),
-            format!("GET {target} HTTP/1.1|host: a")
-        );
+        assert_eq!(forwarded(&text), format!("GET {target} HTTP/1.1|host: a"));
     }
-}
-
-#[test]
-fn only_a_tunnels_request_keeps_its_upgrade() {
-    let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    assert!(!forwarded(text, false).contains("upgrade: "));
-    assert!(forwarded(text, true).contains("|upgrade: websocket"));
 }
 
 #[test]
@@ -74,7 +64,7 @@ fn what_concerns_one_connection_stays_here() {
         TE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nProxy-Authorization: a\r\n\
         Proxy-Authenticate: b\r\nProxy-Connection: close\r\nHTTP2-Settings: c\r\nUpgrade: h2c\r\n";
     let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{hops}X-Kept: 1\r\n\r\n");
-    assert_eq!(forwarded(&text, false), "POST / HTTP/1.1|host: a|x-kept: 1");
+    assert_eq!(forwarded(&text), "POST / HTTP/1.1|host: a|x-kept: 1");
 }
 
 #[test]
@@ -82,5 +72,5 @@ fn only_the_gateway_says_what_only_it_may_say() {
     let ours = "X-Hub-Subject: s\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-For: 1.2.3.4\r\n\
         X-Forwarded-Server: s\r\nX-HUB-Any: 1\r\n";
     let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{ours}\r\n");
-    assert_eq!(forwarded(&text, false), "GET / HTTP/1.1|host: a");
+    assert_eq!(forwarded(&text), "GET / HTTP/1.1|host: a");
 }

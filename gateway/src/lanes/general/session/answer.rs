@@ -69,7 +69,7 @@ impl ChunkLine {
 
 impl Framer {
     /// Delimits the body of `response`, which answers a request with `method`.
-    pub(super) fn of(method: &Method, response: &ResponseHeader, tunnel: bool) -> Self {
+    pub(super) fn of(method: &Method, response: &ResponseHeader) -> Self {
         let bodyless = *method == Method::HEAD
             || matches!(
                 response.status,
@@ -77,8 +77,6 @@ impl Framer {
             );
         let state = if bodyless {
             State::Done
-        } else if tunnel {
-            State::UntilClose
         } else if is_chunked(&response.headers) {
             State::Chunked
         } else {
@@ -149,7 +147,7 @@ impl Framer {
 }
 
 /// Whether the last transfer coding is `chunked`.
-fn is_chunked(headers: &HeaderMap) -> bool {
+pub(crate) fn is_chunked(headers: &HeaderMap) -> bool {
     let last = headers
         .get_all(header::TRANSFER_ENCODING)
         .iter()
@@ -160,7 +158,7 @@ fn is_chunked(headers: &HeaderMap) -> bool {
 
 /// The length that all Content-Length fields agree on; pingora has refused answers in which they
 /// differ.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     value.split(',').next()?.trim().parse().ok()
 }
@@ -170,7 +168,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Appends the head of `response` to `out`, changed as `dress` says. What an upstream says of its own
 /// connection stays here; `connection` is what is said of the client's.
-pub(super) fn put_head(
+pub(crate) fn put_head(
     out: &mut BytesMut,
     response: &ResponseHeader,
     dress: &ResponseDress,

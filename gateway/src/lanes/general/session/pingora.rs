@@ -218,10 +218,10 @@ impl CustomSession for Http1Session {
     }
 
     fn is_upgrade_req(&self) -> bool {
-        self.terms.websocket
+        false
     }
 
     fn was_upgraded(&self) -> bool {
-        self.tunnel
+        false
     }
 }

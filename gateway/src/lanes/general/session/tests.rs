@@ -23,7 +23,6 @@ fn session(text: &str, bytes: usize) -> (Http1Session, Arc<Home>, DuplexStream) 
     let downstream = Downstream::new(Box::new(server), body, Instant::now(), WRITE_TIMEOUT);
     let terms = Terms {
         body: MessageBody::new(head.framing, u64::MAX).expect("no bound"),
-        websocket: false,
         keep_alive: true,
         body_timeout: Duration::from_secs(1),
     };

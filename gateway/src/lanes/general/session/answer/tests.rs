@@ -55,7 +55,7 @@ fn bodies_are_delimited_as_their_head_says() {
         (Method::GET, 204, &[], ""),
     ] {
         let response = response(status, headers);
-        let mut framer = Framer::of(&method, &response, false);
+        let mut framer = Framer::of(&method, &response);
         let out = framed(&mut framer, &["abc", "defg"]);
         assert_eq!(
             String::from_utf8(out).unwrap(),
@@ -69,7 +69,7 @@ fn bodies_are_delimited_as_their_head_says() {
 #[test]
 fn a_body_that_falls_short_is_an_error() {
     let response = response(200, &[("content-length", "5")]);
-    let mut framer = Framer::of(&Method::GET, &response, false);
+    let mut framer = Framer::of(&Method::GET, &response);
     framer.piece(b"abc");
     assert_eq!(framer.end(), Err(2));
     assert!(!framer.is_complete());
