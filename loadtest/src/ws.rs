@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Rounds with idle sessions; each contestant has one start in each.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     idle_rounds: u32,
-    /// Rounds with messages, and pairs of a quiet and a hostile slice.
+    /// Rounds with messages, and with hostile peers.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
     /// Seconds of a slice.
@@ -82,7 +82,7 @@ impl Args {
         }
         let idle = Duration::from_secs(180) * (self.idle_rounds * Contestant::ALL.len() as u32);
         let messages = Duration::from_secs(240) * self.rounds;
-        let hostile = Duration::from_secs(self.seconds + 10) * (2 * self.rounds);
+        let hostile = Duration::from_secs(self.seconds + 10) * (3 * self.rounds);
         idle + messages + hostile + Duration::from_secs(120)
     }
 

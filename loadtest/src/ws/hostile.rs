@@ -27,10 +27,22 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Which share of the messages may be sent late: from there on the client makes their p99.
 const LATE_MAX: f64 = 0.01;
 
+/// Where the hostile peers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Peers {
+    /// Nowhere.
+    Away,
+    /// At their own origin, past the gateway: what they take from the client's CPU is not the gateway's doing.
+    Past,
+    /// At the gateway.
+    There,
+}
+
 /// One slice of time, as the well-behaved sessions saw it.
 #[derive(Clone, Debug, Serialize)]
 struct Slice {
-    hostile: bool,
+    peers: Peers,
     messages: usize,
     p50_us: f64,
     p99_us: f64,
@@ -43,7 +55,7 @@ struct Slice {
     deeds: Option<Deeds>,
 }
 
-pub(super) async fn run(ring: &Ring<'_>, pairs: u32, seconds: u64) -> Result<Findings> {
+pub(super) async fn run(ring: &Ring<'_>, rounds: u32, seconds: u64) -> Result<Findings> {
     let behind = Origin::start(ring.scratch, HOSTILE).await?;
     let route = hub_route(HOSTILE, behind.address);
     let serving = Contestant::HUB.start_with(ring, &route).await?;
@@ -55,19 +67,27 @@ pub(super) async fn run(ring: &Ring<'_>, pairs: u32, seconds: u64) -> Result<Fin
     let steady = Steady::start(clients, Message::new(frame::TEXT, MESSAGE_BYTES), RATE);
     tokio::time::sleep(SETTLE).await;
     let mut slices = Vec::new();
-    for slice in 0..2 * pairs {
-        let hostile = slice % 2 == 1;
-        let slice = measure(&serving, &steady, hostile, Duration::from_secs(seconds)).await?;
-        println!(
-            "neighbours {}/{} {:<7} p50 {} us, p99 {} us, gateway at {:.0} % of its CPU",
-            slices.len() + 1,
-            2 * pairs,
-            if hostile { "hostile" } else { "quiet" },
-            number(slice.p50_us),
-            number(slice.p99_us),
-            100.0 * slice.gateway_cpu_share
-        );
-        slices.push(slice);
+    for round in 0..rounds {
+        for step in 0..Peers::ALL.len() {
+            // The order rotates, so that nobody always comes after the same neighbour.
+            let peers = Peers::ALL[(round as usize + step) % Peers::ALL.len()];
+            let rude = match peers {
+                Peers::Away => None,
+                Peers::Past => Some(Rude::start(behind.address, HOSTILE, PEERS)),
+                Peers::There => Some(Rude::start(serving.address, HOSTILE, PEERS)),
+            };
+            let slice = measure(&serving, &steady, peers, rude, Duration::from_secs(seconds));
+            let slice = slice.await?;
+            println!(
+                "neighbours {}/{rounds} peers {:<5} p50 {} us, p99 {} us, gateway at {:.0} % of its CPU",
+                round + 1,
+                peers.name(),
+                number(slice.p50_us),
+                number(slice.p99_us),
+                100.0 * slice.gateway_cpu_share
+            );
+            slices.push(slice);
+        }
     }
     drop(steady);
     serving.end().await?;
@@ -83,10 +103,10 @@ pub(super) async fn run(ring: &Ring<'_>, pairs: u32, seconds: u64) -> Result<Fin
 async fn measure(
     serving: &Serving,
     steady: &Steady,
-    hostile: bool,
+    peers: Peers,
+    rude: Option<Rude>,
     time: Duration,
 ) -> Result<Slice> {
-    let rude = hostile.then(|| Rude::start(serving.address, HOSTILE, PEERS));
     tokio::time::sleep(SETTLE).await;
     let (missed, cpu) = (steady.missed(), serving.usage()?.cpu_us);
     steady.take();
@@ -108,18 +128,32 @@ async fn measure(
         gateway_cpu_share: cpu as f64 / took.as_micros() as f64,
         gateway_own_bytes: own_bytes,
         deeds,
-        ..Slice::of(hostile, record, missed)
+        ..Slice::of(peers, record, missed)
     })
+}
+
+// === impl Peers ===
+
+impl Peers {
+    const ALL: [Self; 3] = [Self::Away, Self::Past, Self::There];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Past => "past",
+            Self::There => "there",
+        }
+    }
 }
 
 // === impl Slice ===
 
 impl Slice {
-    fn of(hostile: bool, record: Record, missed: u64) -> Self {
+    fn of(peers: Peers, record: Record, missed: u64) -> Self {
         let messages = record.took_us.len();
         let p50_us = percentile(record.took_us.clone(), 50.0);
         Self {
-            hostile,
+            peers,
             messages,
             p50_us: p50_us.unwrap_or(f64::NAN),
             p99_us: percentile(record.took_us, 99.0).unwrap_or(f64::NAN),
@@ -154,28 +188,27 @@ fn check(slices: &[Slice]) -> Result<()> {
 }
 
 /// The median over the slices of one kind.
-fn median_of(slices: &[Slice], hostile: bool, value: fn(&Slice) -> f64) -> Option<f64> {
-    median(
-        slices
-            .iter()
-            .filter(|one| one.hostile == hostile)
-            .map(value),
-    )
+fn median_of(slices: &[Slice], peers: Peers, value: fn(&Slice) -> f64) -> Option<f64> {
+    median(slices.iter().filter(|one| one.peers == peers).map(value))
 }
 
 fn figures(slices: &[Slice]) -> Vec<Figure> {
-    let p99 = |hostile| median_of(slices, hostile, |one| one.p99_us);
-    let growth = p99(true)
-        .zip(p99(false))
-        .map(|(hostile, quiet)| hostile / quiet);
+    let p99 = |peers| median_of(slices, peers, |one| one.p99_us);
+    let growth = |peers| Some(p99(peers)? / p99(Peers::Away)?);
     let lower = Better::Lower;
-    vec![
-        Figure::new("ws_hostile_p99_growth", growth, "ratio", lower)
+    let mut figures = vec![
+        Figure::new("ws_hostile_p99_growth", growth(Peers::There), "ratio", lower)
             .floor(1.5)
             .note("p99 of well-behaved sessions with hostile ones beside them, by that without; medians of the slices"),
-        Figure::new("ws_quiet_p99", p99(false), "us", lower).note("median of the slices"),
-        Figure::new("ws_hostile_p99", p99(true), "us", lower).note("median of the slices"),
-    ]
+        Figure::new("ws_hostile_p99_growth_past", growth(Peers::Past), "ratio", lower)
+            .note("the same with the hostile ones past the gateway: the client's part of it")
+            .shown(),
+    ];
+    figures.extend(Peers::ALL.map(|peers| {
+        let name = format!("ws_p99_peers_{}", peers.name());
+        Figure::new(name, p99(peers), "us", lower).note("median of the slices")
+    }));
+    figures
 }
 
 /// One line for each kind of slice.
@@ -187,22 +220,19 @@ fn overview(slices: &[Slice]) -> String {
         "CPU share",
         "MB",
     ];
-    let row = |(name, hostile): (&str, bool)| {
+    let row = |peers: Peers| {
         let show = |value: fn(&Slice) -> f64| {
-            median_of(slices, hostile, value).map_or("-".to_owned(), number)
+            median_of(slices, peers, value).map_or("-".to_owned(), number)
         };
         vec![
-            name.to_owned(),
+            format!("hostile peers {}", peers.name()),
             show(|one| one.p50_us),
             show(|one| one.p99_us),
             show(|one| one.gateway_cpu_share),
             show(|one| one.gateway_own_bytes as f64 / 1e6),
         ]
     };
-    let rows: Vec<_> = [("quiet", false), ("hostile", true)]
-        .into_iter()
-        .map(row)
-        .collect();
+    let rows: Vec<_> = Peers::ALL.into_iter().map(row).collect();
     format!("{}\n", table(&head, &rows))
 }
 
@@ -210,23 +240,23 @@ fn overview(slices: &[Slice]) -> String {
 mod tests {
     use super::*;
 
-    fn slice(hostile: bool, p99_us: f64) -> Slice {
+    fn slice(peers: Peers, p99_us: f64) -> Slice {
         Slice {
             p99_us,
             messages: 1_000,
-            ..Slice::of(hostile, Record::default(), 0)
+            ..Slice::of(peers, Record::default(), 0)
         }
     }
 
     #[test]
     fn growth_compares_the_medians_of_the_slices() {
         let slices = [
-            slice(false, 100.0),
-            slice(true, 150.0),
-            slice(false, 100.0),
-            slice(true, 150.0),
-            slice(false, 900.0),
-            slice(true, 130.0),
+            slice(Peers::Away, 100.0),
+            slice(Peers::There, 150.0),
+            slice(Peers::Away, 100.0),
+            slice(Peers::There, 150.0),
+            slice(Peers::Away, 900.0),
+            slice(Peers::There, 130.0),
         ];
         let figures = serde_json::to_value(figures(&slices)).unwrap();
         assert_eq!(figures[0]["value"], 1.5);
@@ -237,14 +267,14 @@ mod tests {
         let late = |late, unsent| Slice {
             late,
             unsent,
-            ..slice(false, 1.0)
+            ..slice(Peers::Away, 1.0)
         };
         assert!(check(&[late(5, 5)]).is_ok());
         assert!(check(&[late(20, 0)]).is_err());
         assert!(check(&[late(0, 20)]).is_err());
         let idle = Slice {
             deeds: Some(Deeds::default()),
-            ..slice(true, 1.0)
+            ..slice(Peers::There, 1.0)
         };
         assert!(check(&[idle]).is_err());
     }
