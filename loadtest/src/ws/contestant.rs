@@ -155,7 +155,11 @@ impl Contestant {
             ("TLS", tls),
             ("WEBSOCKET", HUB_WEBSOCKET.to_owned()),
             ("SESSIONS", (sessions + 100).to_string()),
-            ("CONNECTIONS", (2 * sessions + 300).to_string()),
+            // nginx gives connections up once less than a sixteenth is left.
+            (
+                "CONNECTIONS",
+                (2 * sessions + sessions / 6 + 300).to_string(),
+            ),
         ];
         fill(self.template(), &values)
     }
@@ -190,6 +194,17 @@ impl Contestant {
             tls,
         })
     }
+}
+
+/// Says who has failed, and what it printed.
+pub(crate) fn failed(one: Contestant, ring: &Ring<'_>, with: &str) -> String {
+    let log = match one.software {
+        Software::Hub => "hub.out".to_owned(),
+        Software::Nginx => "nginx-error.log".to_owned(),
+        Software::Bare | Software::Haproxy => format!("{}.out", one.name()),
+    };
+    let words = bench::last_lines(&ring.scratch.path(&log));
+    format!("{} failed with {with} ({words})", one.name())
 }
 
 /// Writes the files of a fresh certificate, and says how to trust it.

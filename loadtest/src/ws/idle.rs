@@ -1,7 +1,7 @@
 //! How many idle sessions a proxy holds, and what each weighs.
 
 use super::client::{Client, Fault, Io, Message};
-use super::contestant::{Contestant, Ring, Serving, Weight};
+use super::contestant::{Contestant, Ring, Serving, Weight, failed};
 use super::{Findings, frame};
 use crate::report::{Better, Figure, median, number, table};
 use anyhow::{Context, Result, ensure};
@@ -47,7 +47,7 @@ pub(super) async fn run(ring: &Ring<'_>, rounds: u32) -> Result<Findings> {
             let one = Contestant::ALL[(first + step) % Contestant::ALL.len()];
             let sample = measure(ring, round, one)
                 .await
-                .with_context(|| format!("{} with idle sessions", one.name()))?;
+                .with_context(|| failed(one, ring, "idle sessions"))?;
             println!(
                 "idle {}/{rounds} {:<16} {} sessions held, {} bytes each",
                 round + 1,

@@ -1,7 +1,7 @@
 //! What a relayed message costs, beside HAProxy.
 
 use super::client::{Client, Message};
-use super::contestant::{Contestant, Ring, Serving};
+use super::contestant::{Contestant, Ring, Serving, failed};
 use super::{Findings, frame};
 use crate::report::{Better, Figure, median, number, table};
 use anyhow::{Context, Result};
@@ -90,7 +90,7 @@ pub(super) async fn run(ring: &Ring<'_>, rounds: u32, shrink: usize) -> Result<F
                 let sample;
                 (sample, clients) = measure(&serving, one, round, case, clients, shrink)
                     .await
-                    .with_context(|| format!("{} with messages of {}", one.name(), case.name))?;
+                    .with_context(|| failed(one, ring, case.name))?;
                 println!(
                     "messages {}/{rounds} {:<11} {:<8} {:>7} us CPU each, {:>6.0} a second",
                     round + 1,
