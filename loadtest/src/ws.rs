@@ -82,7 +82,7 @@ impl Args {
         }
         let idle = Duration::from_secs(180) * (self.idle_rounds * Contestant::ALL.len() as u32);
         let messages = Duration::from_secs(240) * self.rounds;
-        let hostile = Duration::from_secs(self.seconds + 10) * (3 * self.rounds);
+        let hostile = Duration::from_secs(self.seconds + 40) * (3 * self.rounds);
         idle + messages + hostile + Duration::from_secs(120)
     }
 

@@ -22,8 +22,10 @@ const MESSAGE_BYTES: usize = 64;
 const PEERS: usize = 40;
 /// Route and cluster of the hostile ones: what they do to their own application is no matter here.
 const HOSTILE: &str = "hostile";
-/// Between two slices, so that the queues of one are empty in the next.
+/// Before a slice, so that the queues of the one before are empty.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long the gateway may take to close what hostile peers have left, before the next slice.
+const FORGET_MAX: Duration = Duration::from_secs(30);
 /// Which share of the messages may be sent late: from there on the client makes their p99.
 const LATE_MAX: f64 = 0.01;
 
@@ -52,6 +54,8 @@ struct Slice {
     gateway_cpu_share: f64,
     /// Memory of the gateway's own, at the end.
     gateway_own_bytes: u64,
+    /// Until the gateway had closed what the peers had left.
+    forgotten_in_s: f64,
     deeds: Option<Deeds>,
 }
 
@@ -71,13 +75,20 @@ pub(super) async fn run(ring: &Ring<'_>, rounds: u32, seconds: u64) -> Result<Fi
         for step in 0..Peers::ALL.len() {
             // The order rotates, so that nobody always comes after the same neighbour.
             let peers = Peers::ALL[(round as usize + step) % Peers::ALL.len()];
+            let at_rest = serving.usage()?.fds;
             let rude = match peers {
                 Peers::Away => None,
                 Peers::Past => Some(Rude::start(behind.address, HOSTILE, PEERS)),
                 Peers::There => Some(Rude::start(serving.address, HOSTILE, PEERS)),
             };
-            let slice = measure(&serving, &steady, peers, rude, Duration::from_secs(seconds));
-            let slice = slice.await?;
+            let time = Duration::from_secs(seconds);
+            let mut slice = measure(&serving, &steady, peers, rude, time).await?;
+            let left = Instant::now();
+            ensure!(
+                serving.until_descriptors(at_rest, FORGET_MAX).await,
+                "the gateway keeps sockets of hostile peers that have gone"
+            );
+            slice.forgotten_in_s = left.elapsed().as_secs_f64();
             println!(
                 "neighbours {}/{rounds} peers {:<5} p50 {} us, p99 {} us, gateway at {:.0} % of its CPU",
                 round + 1,
@@ -118,7 +129,6 @@ async fn measure(
     let missed = steady.missed() - missed;
     let own_bytes = serving.weight()?.own_bytes;
     let deeds = rude.map(Rude::stop);
-    tokio::time::sleep(SETTLE).await;
     ensure!(
         record.faults.is_empty(),
         "well-behaved sessions failed: {:?}",
@@ -161,6 +171,7 @@ impl Slice {
             unsent: record.unsent + missed,
             gateway_cpu_share: f64::NAN,
             gateway_own_bytes: 0,
+            forgotten_in_s: 0.0,
             deeds: None,
         }
     }
@@ -175,8 +186,9 @@ fn check(slices: &[Slice]) -> Result<()> {
         let late = (slice.late + slice.unsent) as f64 / due as f64;
         ensure!(
             late <= LATE_MAX,
-            "{:.1} % of the messages were sent late or not at all: the client was too slow",
-            100.0 * late
+            "{:.1} % of the messages were sent late or not at all with hostile peers {}: the client was too slow",
+            100.0 * late,
+            slice.peers.name()
         );
         ensure!(
             slice.deeds.as_ref().is_none_or(Deeds::are_hostile),
@@ -219,6 +231,7 @@ fn overview(slices: &[Slice]) -> String {
         "p99 us",
         "CPU share",
         "MB",
+        "s to forget",
     ];
     let row = |peers: Peers| {
         let show = |value: fn(&Slice) -> f64| {
@@ -230,6 +243,7 @@ fn overview(slices: &[Slice]) -> String {
             show(|one| one.p99_us),
             show(|one| one.gateway_cpu_share),
             show(|one| one.gateway_own_bytes as f64 / 1e6),
+            show(|one| one.forgotten_in_s),
         ]
     };
     let rows: Vec<_> = Peers::ALL.into_iter().map(row).collect();

@@ -25,9 +25,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 const BURST: usize = 100;
 /// Frames of a message that comes byte by byte.
 const FRAGMENTS: usize = 1_000;
-/// What a slow reader takes, and how often.
+/// What a slow reader takes, how often, and how many times before it drops the connection in the middle of
+/// a message.
 const SIP_BYTES: usize = 1 << 10;
 const SIP_PAUSE: Duration = Duration::from_millis(250);
+const SIPS: usize = 8;
 /// Between two connections of a peer that comes and goes.
 const VISIT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a peer waits after it was closed or refused.
@@ -46,7 +48,7 @@ enum Manner {
     Pings,
     /// Messages of 1-byte frames.
     Fragments,
-    /// Large messages come, and are taken slowly.
+    /// Large messages come, and are taken slowly, for a while.
     ReadsSlowly,
 }
 
@@ -265,22 +267,26 @@ impl Peer {
     }
 
     async fn read_slowly(&self) -> Result<Infallible, Fault> {
-        let socket = TcpSocket::new_v4().map_err(|_| Fault::Refused)?;
-        // Otherwise the kernel would take megabytes for it.
-        let small = socket.set_recv_buffer_size(SIP_BYTES as u32 * 4);
-        small.map_err(|_| Fault::Refused)?;
-        let stream = connect_with(socket, self.address, Some(self.source())).await?;
-        let mut stream = self.shake_hands(stream, "/flood").await?.into_stream();
-        let mut sip = [0; SIP_BYTES];
-        let mut due = interval(SIP_PAUSE);
-        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            due.tick().await;
-            let count = stream.read(&mut sip).await.map_err(|_| Fault::Broken)?;
-            if count == 0 {
-                return Err(Fault::Broken);
+            let socket = TcpSocket::new_v4().map_err(|_| Fault::Refused)?;
+            // Otherwise the kernel would take megabytes for it.
+            let small = socket.set_recv_buffer_size(SIP_BYTES as u32 * 4);
+            small.map_err(|_| Fault::Refused)?;
+            let stream = connect_with(socket, self.address, Some(self.source())).await?;
+            let mut stream = self.shake_hands(stream, "/flood").await?.into_stream();
+            let mut sip = [0; SIP_BYTES];
+            let mut due = interval(SIP_PAUSE);
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            for _ in 0..SIPS {
+                due.tick().await;
+                let count = stream.read(&mut sip).await.map_err(|_| Fault::Broken)?;
+                if count == 0 {
+                    return Err(Fault::Broken);
+                }
+                self.note(|deeds| deeds.bytes_taken_slowly += count as u64);
             }
-            self.note(|deeds| deeds.bytes_taken_slowly += count as u64);
+            drop(stream);
+            self.note(|deeds| deeds.connections_dropped += 1);
         }
     }
 }
