@@ -8,7 +8,7 @@ build=(build-essential cmake pkg-config)
 case "${1:-}" in
   run) packages=("${build[@]}" curl openssl) ;;
   lint) packages=("${build[@]}") ;;
-  test) packages=("${build[@]}" curl openssl varnish python3-venv postgresql-15 systemd) ;;
+  test) packages=("${build[@]}" curl openssl varnish python3-venv nodejs npm postgresql-15 systemd) ;;
   deb) packages=("${build[@]}" dpkg-dev) ;;
   bench) packages=("${build[@]}" nginx-light haproxy util-linux) ;;
   *) echo "usage: $0 run|test|lint|bench|deb" >&2; exit 64 ;;
@@ -26,7 +26,9 @@ fi
 missing=()
 for package in "${packages[@]}"; do
   case "$package" in
-    # Any build of nginx will do.
+    # Any build of these will do.
+    nodejs) command -v node >/dev/null || missing+=("$package") ;;
+    npm) command -v npm >/dev/null || missing+=("$package") ;;
     nginx-light) command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=("$package") ;;
     *) dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package") ;;
   esac

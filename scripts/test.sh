@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export HUB_REQUIRE_H11=1 HUB_REQUIRE_VARNISHTEST=1 HUB_REQUIRE_HUBCTL=1 HUB_REQUIRE_POSTGRES=1 HUB_REQUIRE_SYSTEMD=1
+export HUB_REQUIRE_WEBSOCKET_CLIENTS=1
 
 scripts/lint.sh
 echo "== build"

@@ -6,16 +6,17 @@
 
 use hub_gateway::front::body::MessageBody;
 use hub_gateway::front::head::{Framing, Head, HeadLimits, parse};
+use hub_testkit::tools::python_with;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-const H11: &str = "h11==0.16.0";
+const H11_VERSION: &str = "0.16.0";
 const REQUESTS: usize = 120_000;
 /// Large enough that no limit of ours is met; limits are not h11's matter.
 const LIMITS: HeadLimits = HeadLimits {
@@ -26,7 +27,7 @@ const LIMITS: HeadLimits = HeadLimits {
 
 #[test]
 fn nothing_that_h11_refuses_is_accepted_and_what_both_accept_reads_the_same() {
-    let python = match python_with_h11() {
+    let python = match python_with(env!("CARGO_TARGET_TMPDIR").as_ref(), "h11", H11_VERSION) {
         Ok(python) => python,
         Err(why) if std::env::var_os("HUB_REQUIRE_H11").is_none() => {
             println!("SKIPPED: {why}; set HUB_REQUIRE_H11=1 to make this a failure");
@@ -489,35 +490,4 @@ fn damage(rng: &mut StdRng, bytes: &mut Vec<u8>) {
             _ => bytes.truncate(at.max(1)),
         }
     }
-}
-
-// === Python ===
-
-/// The interpreter of a virtual environment that holds h11, made once under `target/`.
-fn python_with_h11() -> Result<PathBuf, String> {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("h11-venv");
-    let python = home.join("bin/python");
-    let version = "import h11, sys; sys.exit(h11.__version__ != '0.16.0')";
-    if run(Command::new(&python).args(["-c", version])).is_ok() {
-        return Ok(python);
-    }
-    run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&home))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", H11]))?;
-    run(Command::new(&python).args(["-c", version]))?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!(
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    ))
 }
