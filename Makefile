@@ -66,6 +66,14 @@ bench-isolation: dist ## A tenant at 10x its quota beside well-behaved ones
 bench-memory: dist ## Memory of an idle gateway and of an idle connection
 	$(BENCH) memory --bin-dir $(DIST)
 
+.PHONY: bench-ws
+bench-ws: dist ## WebSockets held, their memory, CPU per message and hostile peers, beside nginx, HAProxy and bare pingora
+	$(BENCH) ws --bin-dir $(DIST)
+
+.PHONY: soak-ws
+soak-ws: dist ## 200 WebSockets come and go each second for 30 minutes; fails where something is left behind
+	$(BENCH) ws --soak-minutes 30 --bin-dir $(DIST)
+
 .PHONY: bench-switch
 bench-switch: dist ## 100 rollouts between two good colours under mixed traffic; fails where a request does
 	$(BENCH) switch --bin-dir $(DIST)

@@ -161,7 +161,7 @@ pub(crate) async fn wait_for<T>(
 }
 
 /// The end of what a process has printed, on one line.
-fn last_lines(log: &Path) -> String {
+pub(crate) fn last_lines(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().rev().take(8).collect();

@@ -28,12 +28,12 @@ pub(crate) use payload::{Payloads, digest_line};
 pub(crate) use record::{Outcome, Record, percentile};
 pub(crate) use request::{Kind, Mix};
 
+use crate::pacer::{Due, Pacer};
 use http1::Pool;
 use http2::Lanes;
 use record::Answer;
 use request::Request;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
@@ -76,21 +76,18 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Load {
     shared: Arc<Shared>,
+    pacer: Pacer,
     dispatcher: tokio::task::JoinHandle<()>,
 }
 
 /// What the requests of one load share.
 struct Shared {
     settings: Settings,
-    began: Instant,
-    stopped: AtomicBool,
     places: Arc<Semaphore>,
     payloads: Payloads,
     pool: Pool,
     lanes: Lanes,
     record: Mutex<Record>,
-    /// Due and not taken over by the dispatcher, because it was held up for long.
-    missed: AtomicU64,
 }
 
 // === impl Settings ===
@@ -112,32 +109,28 @@ impl Settings {
 // === impl Load ===
 
 impl Load {
-    /// Starts on the current runtime, with a thread that keeps the time: tokio's timers tick in
-    /// milliseconds, which would be added to every latency.
+    /// Starts on the current runtime.
     pub(crate) fn start(settings: Settings) -> Self {
-        let began = Instant::now();
-        let (due, queue) = mpsc::channel(settings.in_flight_max);
+        let (pacer, queue) = Pacer::start(settings.rate, settings.in_flight_max);
         let shared = Arc::new(Shared {
-            began,
-            stopped: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(settings.in_flight_max)),
             payloads: Payloads::new(),
             pool: Pool::new(settings.target.plain),
             lanes: Lanes::new(&settings.target),
-            record: Mutex::new(Record::new(began)),
-            missed: AtomicU64::new(0),
+            record: Mutex::new(Record::new(pacer.began)),
             settings,
         });
-        let pacer = Arc::clone(&shared);
-        // Not joined: it ends within one pause of the load.
-        std::thread::spawn(move || pacer.pace(&due));
         let dispatcher = tokio::spawn(Arc::clone(&shared).dispatch(queue));
-        Self { shared, dispatcher }
+        Self {
+            shared,
+            pacer,
+            dispatcher,
+        }
     }
 
     /// When the first request was due; what a record counts from.
     pub(crate) fn began(&self) -> Instant {
-        self.shared.began
+        self.pacer.began
     }
 
     /// Requests that have ended so far, and those of them that failed.
@@ -148,24 +141,19 @@ impl Load {
 
     /// No more requests become due; waits for those in flight, at most the timeout of a request.
     pub(crate) async fn stop(mut self) -> Record {
-        self.shared.stopped.store(true, Ordering::Relaxed);
+        self.pacer.stop();
         // It ends once the pacer does; an error would be its panic, which has been printed.
         (&mut self.dispatcher).await.ok();
         let all = u32::try_from(self.shared.settings.in_flight_max).unwrap_or(u32::MAX);
         // Never closed, so this waits for every request that holds a place.
         drop(self.shared.places.acquire_many(all).await);
         let mut record =
-            std::mem::replace(&mut *self.shared.record(), Record::new(self.shared.began));
-        record.unsent += self.shared.missed.load(Ordering::Relaxed);
+            std::mem::replace(&mut *self.shared.record(), Record::new(self.pacer.began));
+        // Not taken over by the dispatcher, because it was held up for long.
+        record.unsent += self.pacer.missed();
         record.resent = self.shared.lanes.resent();
         record.unasked = self.shared.pool.unasked();
         record
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -184,34 +172,7 @@ impl Shared {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes requests due at their times until the load is stopped.
-    fn pace(&self, due: &mpsc::Sender<(u64, Instant)>) {
-        let due_at =
-            |number: u64| self.began + Duration::from_secs_f64(number as f64 / self.settings.rate);
-        for number in 0_u64.. {
-            let at = due_at(number);
-            loop {
-                if self.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let left = at.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                // The cap keeps the end of the load from being slept through at low rates.
-                std::thread::sleep(left.min(Duration::from_millis(50)));
-            }
-            match due.try_send((number, at)) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    self.missed.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
-            }
-        }
-    }
-
-    async fn dispatch(self: Arc<Self>, mut queue: mpsc::Receiver<(u64, Instant)>) {
+    async fn dispatch(self: Arc<Self>, mut queue: mpsc::Receiver<Due>) {
         while let Some((number, due)) = queue.recv().await {
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                 self.record().unsent += 1;

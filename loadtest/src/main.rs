@@ -1,5 +1,5 @@
 //! The benches of the EnterpriseHub Gateway: `hub-loadtest proxy | reload | isolation | memory |
-//! switch | upgrade | greens`, the `origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
+//! switch | upgrade | greens | ws`, the `origin` and `ws-origin` that they talk to, and the simulation `judge`. What is measured, and what is not, stands in `loadtest/README.md`.
 //!
 //! Invariant: each subcommand ends by itself, takes its processes with it, and writes its report only
 //! if the run was valid; an invalid run exits 1 and says why.
@@ -13,14 +13,17 @@ mod isolation;
 mod judge;
 mod memory;
 mod origin;
+mod pacer;
 mod peers;
 mod proxy;
 mod reload;
 mod report;
 mod site;
+mod software;
 mod switch;
 mod upgrade;
 mod workload;
+mod ws;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -53,6 +56,10 @@ enum Command {
     Upgrade(upgrade::Args),
     /// Roll bad colours out and see how soon each is taken back.
     Greens(greens::Args),
+    /// Hold WebSockets, relay messages, and bear hostile peers, beside nginx, HAProxy and bare pingora.
+    Ws(ws::Args),
+    /// Send every WebSocket message back, until killed.
+    WsOrigin(ws::OriginArgs),
     /// Simulate deployments and count what the judges of a canary get wrong.
     Judge(judge::Args),
 }
@@ -89,6 +96,8 @@ fn run(cli: Cli) -> Result<()> {
             Command::Switch(args) => bounded(args.time_max(), switch::run(args)).await,
             Command::Upgrade(args) => bounded(args.time_max(), upgrade::run(args)).await,
             Command::Greens(args) => bounded(args.time_max(), greens::run(args)).await,
+            Command::Ws(args) => bounded(args.time_max(), ws::run(args)).await,
+            Command::WsOrigin(args) => ws::run_origin(args).await,
             Command::Judge(args) => judge::run(&args),
         }
     })

@@ -1,25 +1,14 @@
 //! The contestants of the comparison: how each is configured, started and proven to do its job.
 
-use crate::bench::{self, Origin, Scratch, fetch, spawn, wait_for};
-use crate::hub::Hub;
+use crate::bench::{self, Origin, Scratch, fetch};
 use crate::origin::BODY;
+use crate::software::{Launch, Software, fill};
 use crate::workload::{request, tenant_id, tenant_ids};
 use anyhow::{Context, Result, bail, ensure};
 use hub_testkit::load::FullAnswer;
 use hub_testkit::process::Guard;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// What a contestant runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Software {
-    Hub,
-    /// Bare pingora, `gateway/examples/bare.rs`.
-    Bare,
-    Nginx,
-    Haproxy,
-}
 
 /// What it has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,57 +161,23 @@ impl Contestant {
         if own_log.exists() {
             std::fs::remove_file(&own_log).context("an old access log cannot be removed")?;
         }
-        let output = scratch.path(&self.file("out"));
-        let cpus = bench::server_cpus();
-        let mut command = match self.software {
-            Software::Hub => {
-                let hub = Hub::start(bin_dir, scratch, &config, &cpus).await?;
-                return Ok(Serving {
-                    guard: hub.guard,
-                    address: hub.public,
-                    log: (self.shape == Shape::SameJob).then_some(own_log),
-                });
-            }
-            Software::Bare => {
-                let mut command = Command::new(bin_dir.join("examples").join("bare"));
-                // The gateway sets these for itself.
-                command.envs([("MIMALLOC_PURGE_DELAY", "-1"), ("MIMALLOC_ALLOW_THP", "0")]);
-                command.arg(listen.to_string());
-                command.arg(origin.address.to_string());
-                command
-            }
-            Software::Nginx => {
-                let mut command = Command::new("nginx");
-                command.arg("-c").arg(&config);
-                command.arg("-p").arg(scratch.path(""));
-                command.arg("-e").arg(scratch.path("nginx-error.log"));
-                command
-            }
-            Software::Haproxy => {
-                let mut command = Command::new("haproxy");
-                command.arg("-db").arg("-f").arg(&config);
-                command
-            }
+        let launch = Launch {
+            bin_dir,
+            scratch,
+            name: self.name(),
+            config: &config,
+            listen,
+            origin: origin.address,
         };
-        // Debian keeps both in /usr/sbin, which is not on everyone's path.
-        if let Some(path) = std::env::var_os("PATH") {
-            let mut path = path;
-            path.push(":/usr/sbin:/sbin");
-            command.env("PATH", path);
-        }
-        let mut guard = spawn(command, &cpus, &output)?;
-        wait_for(&mut guard, &output, self.name(), async || {
-            tokio::net::TcpStream::connect(listen).await.ok()
-        })
-        .await?;
+        let (guard, address) = self.software.start(&launch).await?;
         let log = match (self.software, self.shape) {
             (Software::Bare, _) | (_, Shape::Plain) => None,
-            (Software::Haproxy, Shape::SameJob) => Some(output),
+            (Software::Haproxy, Shape::SameJob) => Some(launch.output()),
             (Software::Hub | Software::Nginx, Shape::SameJob) => Some(own_log),
         };
         Ok(Serving {
             guard,
-            address: listen,
+            address,
             log,
         })
     }
@@ -341,28 +296,6 @@ impl Serving {
     }
 }
 
-/// Replaces each `@NAME@`.
-///
-/// # Errors
-/// A placeholder without a value.
-fn fill(template: &str, values: &[(&str, String)]) -> Result<String> {
-    let mut text = String::with_capacity(template.len() + 256);
-    let mut rest = template;
-    while let Some(start) = rest.find('@') {
-        let (before, after) = rest.split_at(start);
-        text.push_str(before);
-        let Some((name, behind)) = after[1..].split_once('@') else {
-            bail!("a placeholder has no end: {after}");
-        };
-        let value = values.iter().find(|(known, _)| *known == name);
-        let (_, value) = value.with_context(|| format!("no value for the placeholder @{name}@"))?;
-        text.push_str(value);
-        rest = behind;
-    }
-    text.push_str(rest);
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,13 +314,6 @@ mod tests {
             assert!(config.contains("127.0.0.1:81"), "{}", contestant.name());
             assert!(!config.contains('@'), "{}", contestant.name());
         }
-    }
-
-    #[test]
-    fn a_placeholder_without_a_value_is_an_error() {
-        assert!(fill("a @B@ c", &[]).is_err());
-        assert!(fill("a @B c", &[("B", String::new())]).is_err());
-        assert_eq!(fill("a @B@ c", &[("B", "b".into())]).unwrap(), "a b c");
     }
 
     #[test]

@@ -91,6 +91,33 @@ pub fn usage_of_tree(pid: u32) -> io::Result<Usage> {
     Ok(sum)
 }
 
+/// Memory that a process and everything that descends from it have for themselves, in bytes: pages that no
+/// file stands behind, in memory or swapped out; of shared ones a part. The kernel walks all pages for it,
+/// so it is nothing for every millisecond.
+///
+/// # Errors
+/// As [`usage`], for `pid` itself; a descendant that ends meanwhile is left out.
+pub fn own_bytes_of_tree(pid: u32) -> io::Result<u64> {
+    let own = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        own_bytes(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    };
+    let children = descendants(pid)?;
+    let more: u64 = children.into_iter().filter_map(|one| own(one).ok()).sum();
+    Ok(own(pid)? + more)
+}
+
+/// [`own_bytes_of_tree`] of one `smaps_rollup`.
+fn own_bytes(text: &str) -> Option<u64> {
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        let kib = line.split_ascii_whitespace().next()?;
+        kib.parse::<u64>().ok()
+    };
+    let kib = value("Pss_Anon:")? + value("Pss_Shmem:")? + value("SwapPss:")?;
+    Some(kib << 10)
+}
+
 /// Every process that descends from `pid`, in no order.
 fn descendants(pid: u32) -> io::Result<Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -306,6 +333,18 @@ mod tests {
         let stat = Stat::parse(&format!("42 (a) b (c) {tail}")).unwrap();
         assert_eq!((stat.parent, stat.cpu_ticks, stat.rss_pages), (7, 42, 55));
         assert!(Stat::parse("42 (a").is_none());
+    }
+
+    #[test]
+    fn memory_of_a_process_s_own_grows_with_what_it_writes_to() {
+        let text = "Pss_Anon:  8 kB\nPss_File: 99 kB\nPss_Shmem:  1 kB\nSwapPss:  2 kB\n";
+        assert_eq!(own_bytes(text), Some(11 << 10));
+        assert_eq!(own_bytes("Pss_Anon: 8 kB\n"), None);
+        let before = own_bytes_of_tree(std::process::id()).unwrap();
+        let held = std::hint::black_box(vec![1_u8; 32 << 20]);
+        let after = own_bytes_of_tree(std::process::id()).unwrap();
+        assert!(after >= before + (31 << 20), "{before} and {after}");
+        drop(held);
     }
 
     #[test]
