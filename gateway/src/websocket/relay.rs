@@ -204,6 +204,8 @@ impl Terms {
 const PING: [u8; 11] = *b"hub1 alive ";
 /// Payload of a Ping of this session's, whose Pong goes no further: with a number that no other has.
 type Ping = [u8; PING.len() + 8];
+/// Most bytes that are read of a side that nobody listens to any more.
+const LOST_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes that a session moves before others get their turn.
 const TURN_BYTES: u64 = 256 * 1024;
 
@@ -377,8 +379,10 @@ where
     /// Ends the session from here: Close to each side that has had none.
     fn part(&mut self, by: By, why: Why, client: (u16, &str), upstream: (u16, &str), now: Instant) {
         // Who is in the middle of a frame whose sender will not end it cannot be told.
-        self.client.shut |= self.upstream.breaks_off();
-        self.upstream.shut |= self.client.breaks_off();
+        self.client.cut_off |= self.upstream.breaks_off();
+        self.client.shut |= self.client.cut_off;
+        self.upstream.cut_off |= self.client.breaks_off();
+        self.upstream.shut |= self.upstream.cut_off;
         self.client.say(&Control::close(client.0, client.1));
         self.upstream.say(&Control::close(upstream.0, upstream.1));
         let code = if why == Why::Gone { 1006 } else { client.0 };
@@ -511,6 +515,12 @@ where
             self.client.poll_written(now, cx).is_ready(),
             self.upstream.poll_written(now, cx).is_ready(),
         ];
+        if self.client.cut_off && written[0] {
+            let _told = self.client.poll_shutdown(cx);
+        }
+        if self.upstream.cut_off && written[1] {
+            let _told = self.upstream.poll_shutdown(cx);
+        }
         let over = written == [true, true] && self.client.is_over() && self.upstream.is_over();
         if now < until && !over {
             return None;
@@ -575,8 +585,13 @@ where
     };
     from.heard = now;
     from.asked = Asked::No;
+    if from.broken || to.takes_nothing() {
+        // Read all the same: a Close may come, and a socket that is closed with bytes unread resets what it has
+        // sent. But not for ever.
+        from.lost += count;
+        from.ended |= from.lost > LOST_BYTES_MAX;
+    }
     if from.broken {
-        // Read all the same: a socket that is closed with bytes unread resets what it has sent.
         return Pumped::nothing_but(true);
     }
     walk(from, to, &scratch[..count], limits, now, cx)
@@ -595,6 +610,7 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    let is_heard = !to.takes_nothing();
     // `begin..at` may go on and has not yet.
     let (mut begin, mut at, mut messages) = (0, 0, 0);
     // Control frames weigh as much as messages.
@@ -651,8 +667,10 @@ where
         }
     };
     to.send(&bytes[begin..at], now, cx);
-    from.messages += u64::from(messages);
-    from.bytes += at as u64;
+    if is_heard {
+        from.messages += u64::from(messages);
+        from.bytes += at as u64;
+    }
     from.pace.sent(charged, at, rates, now);
     pumped.unwrap_or(Pumped::Bytes { data })
 }

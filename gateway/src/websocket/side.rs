@@ -47,7 +47,11 @@ pub(super) struct Side<S> {
     own_closes: bool,
     /// It has had its Close, or none can be told it any more: nothing else goes to it.
     pub(super) shut: bool,
-    /// Nothing more comes from it.
+    /// What it was sent stops in the middle of a frame: the end of the connection is all that can tell it.
+    pub(super) cut_off: bool,
+    /// Bytes from it that nobody took.
+    pub(super) lost: usize,
+    /// Nothing more comes from it, or is wanted.
     pub(super) ended: bool,
     /// It broke the protocol: what still comes means nothing.
     pub(super) broken: bool,
@@ -86,6 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
             closed: None,
             own_closes: false,
             shut: false,
+            cut_off: false,
+            lost: 0,
             ended: false,
             broken: false,
             gone: false,
@@ -232,6 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     /// It stopped in the middle of a frame, and will not go on.
     pub(super) fn breaks_off(&self) -> bool {
         (self.broken || self.ended) && !self.walker.is_between_frames()
+    }
+
+    /// Nothing goes to it any more.
+    pub(super) fn takes_nothing(&self) -> bool {
+        self.shut || self.gone
     }
 
     /// There is nothing left to wait for from it, nor to tell it.

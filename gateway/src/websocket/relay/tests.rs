@@ -424,9 +424,9 @@ async fn who_cannot_be_asked_because_a_frame_is_under_way_is_not_silent() {
     let message = frame(0x82, None, &[7; 100]);
     // A minute and a half, in which the client says nothing.
     for part in message.chunks(12) {
+        tokio::time::sleep(10 * SECOND).await;
         session.upstream.write_all(part).await.expect("taken");
         expect(&mut session.client, part).await;
-        tokio::time::sleep(10 * SECOND).await;
     }
     // Now it is asked, and has its time.
     let ping = read_ping(&mut session.client, false).await;
@@ -519,4 +519,49 @@ async fn much_that_was_read_behind_the_handshake_goes_on_whole() {
     drop(client);
     drop(upstream);
     relay.await.expect("it does not panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_to_a_client_that_left_is_not_read_for_ever_and_not_counted() {
+    let Session {
+        client,
+        mut upstream,
+        outcome,
+    } = Session::start(terms());
+    let message = frame(0x82, None, &[1; 10_000]);
+    drop(client);
+    let writer = tokio::spawn(async move {
+        let mut sent = 0_usize;
+        while upstream.write_all(&message).await.is_ok() {
+            sent += message.len();
+        }
+        sent
+    });
+    let outcome = outcome.await.expect("it does not panic");
+    assert_eq!((outcome.by, outcome.why), (By::Client, Why::Gone));
+    // One read may have been on its way.
+    assert!(outcome.down.1 <= READ_BYTES as u64, "{outcome:?}");
+    let sent = writer.await.expect("it does not panic");
+    assert!(sent < 3 * LOST_BYTES_MAX, "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_is_not_kept_waiting_for_the_rest_of_a_frame() {
+    let began = tokio::time::Instant::now();
+    let Session {
+        mut client,
+        mut upstream,
+        outcome,
+    } = Session::start(terms());
+    let message = frame(0x81, MASK, b"in two pieces");
+    client.write_all(&message[..9]).await.expect("taken");
+    expect(&mut upstream, &message[..9]).await;
+    drop(client);
+    let mut rest = Vec::new();
+    upstream.read_to_end(&mut rest).await.expect("the end");
+    assert_eq!(rest, b"");
+    drop(upstream);
+    let outcome = outcome.await.expect("it does not panic");
+    assert_eq!((outcome.by, outcome.why), (By::Client, Why::Gone));
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
 }
