@@ -363,8 +363,12 @@ where
     /// Ends the session from here: Close to each side that has had none.
     fn part(&mut self, by: By, why: Why, client: (u16, &str), upstream: (u16, &str), now: Instant) {
         // Who is in the middle of a frame whose sender will not end it cannot be told.
-        self.client.shut |= self.upstream.breaks_off();
-        self.upstream.shut |= self.client.breaks_off();
+        if self.upstream.breaks_off() {
+            self.client.cut_off();
+        }
+        if self.client.breaks_off() {
+            self.upstream.cut_off();
+        }
         self.client.say(&Control::close(client.0, client.1));
         self.upstream.say(&Control::close(upstream.0, upstream.1));
         let code = if why == Why::Gone { 1006 } else { client.0 };
@@ -491,6 +495,12 @@ where
         ];
         let over = written == [true, true] && self.client.is_over() && self.upstream.is_over();
         if now < until && !over {
+            if written[0] {
+                self.client.finish(cx);
+            }
+            if written[1] {
+                self.upstream.finish(cx);
+            }
             return None;
         }
         // Whoever does not take this is dropped now.

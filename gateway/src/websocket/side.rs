@@ -21,7 +21,7 @@ pub(super) struct Side<S> {
     pub(super) walker: Walker,
     /// Read from it, and too little to know what it is: the beginning of a head or of a control frame.
     tail: Vec<u8>,
-    /// The tail was read behind the handshake and has not been looked at.
+    /// The tail, or its end, was read behind the handshake and has not been looked at.
     early: bool,
     /// What it is to get and did not take yet, from `rest_at` on.
     rest: Vec<u8>,
@@ -35,6 +35,10 @@ pub(super) struct Side<S> {
     own_closes: bool,
     /// It has had its Close, or none can be told it any more: nothing else goes to it.
     pub(super) shut: bool,
+    /// It stands within a frame that nobody will end, so not even Close can be told it.
+    cut_off: bool,
+    /// It was told that nothing more follows.
+    finished: bool,
     /// Nothing more comes from it.
     pub(super) ended: bool,
     /// It broke the protocol: what still comes means nothing.
@@ -73,6 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
             closed: None,
             own_closes: false,
             shut: false,
+            cut_off: false,
+            finished: false,
             ended: false,
             broken: false,
             gone: false,
@@ -91,9 +97,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<Option<usize>> {
-        let held = self.tail.len();
+        // More may have come with the handshake than is read at a time.
+        let held = self.tail.len().min(scratch.len());
         let mut count = held;
-        if !std::mem::take(&mut self.early) {
+        if !self.early {
             let mut buffer = ReadBuf::new(&mut scratch[held..]);
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer));
             count += buffer.filled().len();
@@ -102,15 +109,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
                 return Poll::Ready(None);
             }
         }
-        scratch[..held].copy_from_slice(&self.tail);
-        self.tail = Vec::new();
+        scratch[..held].copy_from_slice(&self.tail[..held]);
+        self.tail = self.tail.split_off(held);
+        self.early = !self.tail.is_empty();
         Poll::Ready(Some(count))
     }
 
-    /// Keeps what was too little.
+    /// Keeps what was too little, before what has not been looked at.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
-        debug_assert!(self.tail.is_empty(), "it was taken before");
-        self.tail.extend_from_slice(bytes);
+        debug_assert!(self.tail.is_empty() || self.early, "it was taken before");
+        self.tail.splice(..0, bytes.iter().copied());
     }
 
     /// Sends what came from the other side.
@@ -182,6 +190,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
             }
         }
         Poll::Ready(())
+    }
+
+    /// It gets nothing more, for it stands within a frame that nobody will end.
+    pub(super) fn cut_off(&mut self) {
+        self.shut = true;
+        self.cut_off = true;
+    }
+
+    /// Ends our half of its connection where nothing more is expected of it, once all is written. A client
+    /// leaves the end to the server (RFC 6455, section 7.1.1), and would wait for as long as the other side.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>) {
+        let last = self.closed.is_some() || self.broken || self.cut_off;
+        if self.shut && last && !self.finished && !self.gone {
+            self.finished = self.poll_shutdown(cx).is_ready();
+        }
     }
 
     /// Says that nothing more follows.
