@@ -7,6 +7,7 @@ mod ends;
 mod handshake;
 mod hostile;
 mod slow;
+mod tls;
 mod upstream;
 
 use hub_testkit::websocket::{Client, Handshake};
