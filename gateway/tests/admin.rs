@@ -1,10 +1,12 @@
 //! The admin API and hubctl: who gets in, what they are told, and what nobody is told.
 
-use hub_testkit::{ADMIN_TOKEN, Hub, Origin, Signal, Wire, WireResponse, demo_config};
+use hub_testkit::{
+    ADMIN_TOKEN, Hub, Hubctl, Origin, Said, Signal, Wire, WireResponse, demo_config,
+};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 const JWT_SECRET: &str = "CANARY-jwt-secret-5b1f7c2e9a3d4f60";
 const API_KEY: &str = "hub_CANARY0key0api0AAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -24,6 +26,8 @@ const GUARDED: &[(&str, &str)] = &[
     ("GET", "/v1/tenants"),
     ("GET", "/v1/tenants/loc_one"),
     ("GET", "/v1/clusters"),
+    ("GET", "/v1/websockets"),
+    ("POST", "/v1/websockets/close"),
     ("GET", "/v1/migrations"),
     ("GET", "/v1/migrations/app"),
     ("POST", "/v1/migrations/app/begin"),
@@ -866,57 +870,21 @@ async fn no_secret_is_in_anything_that_the_gateway_says() {
 
 // hubctl.
 
-/// hubctl beside the gateway's binary; a build of the workspace puts it there.
-fn hubctl_binary() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_BIN_EXE_hub-gateway")).with_file_name("hubctl");
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("HUB_REQUIRE_HUBCTL").is_none(),
-        "HUB_REQUIRE_HUBCTL is set and {} is missing",
-        path.display()
-    );
-    eprintln!(
-        "not run: {} is missing; build the workspace first",
-        path.display()
-    );
-    None
-}
-
-fn hubctl(
-    binary: &Path,
-    hub: &Hub,
-    token_file: &Path,
-    arguments: &[&str],
-) -> (Option<i32>, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(binary)
-        .args(arguments)
-        .env_remove("HUB_ADMIN_TOKEN")
-        .env("HUB_ADMIN", hub.admin_endpoint())
-        .env("HUB_ADMIN_TOKEN_FILE", token_file)
-        .output()
-        .expect("hubctl runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (status.code(), text(stdout), text(stderr))
+fn hubctl() -> Option<Hubctl> {
+    Hubctl::beside(Path::new(env!("CARGO_BIN_EXE_hub-gateway")))
 }
 
 #[tokio::test]
 async fn hubctl_shows_the_gateway_as_text() {
-    let Some(binary) = hubctl_binary() else {
+    let Some(hubctl) = hubctl() else {
         return;
     };
     let origin = Origin::start().await;
     let hub = full(&origin).await;
-    let token = hub.dir().join("admin.token");
     let run = |arguments: &[&str]| {
-        let (code, stdout, stderr) = hubctl(&binary, &hub, &token, arguments);
-        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
-        stdout
+        let said = hubctl.run(&hub, arguments);
+        assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.stderr);
+        said.stdout
     };
     let status = run(&["status"]);
     assert!(
@@ -975,13 +943,20 @@ async fn hubctl_shows_the_gateway_as_text() {
 
 #[tokio::test]
 async fn hubctl_reload_exits_by_the_outcome() {
-    let Some(binary) = hubctl_binary() else {
+    let Some(hubctl) = hubctl() else {
         return;
     };
     let origin = Origin::start().await;
     let hub = full(&origin).await;
     let token = hub.dir().join("admin.token");
-    let run = |arguments: &[&str]| hubctl(&binary, &hub, &token, arguments);
+    let run = |arguments: &[&str]| {
+        let Said {
+            code,
+            stdout,
+            stderr,
+        } = hubctl.run(&hub, arguments);
+        (code, stdout, stderr)
+    };
     let (code, stdout, _) = run(&["reload"]);
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("unchanged"), "{stdout}");
@@ -1018,16 +993,16 @@ async fn hubctl_reload_exits_by_the_outcome() {
     }
     // Failures of hubctl's own are another code.
     std::fs::write(hub.dir().join("wrong"), "wrong").expect("write");
-    let named = Command::new(&binary)
+    let named = Command::new(hubctl.path())
         .args(["--token-file", token.to_str().expect("text"), "status"])
         .env("HUB_ADMIN_TOKEN", "wrong")
         .env("HUB_ADMIN", hub.admin_endpoint())
         .output()
         .expect("hubctl runs");
     assert!(named.status.success(), "the file that was asked for counts");
-    let (code, _, stderr) = hubctl(&binary, &hub, &hub.dir().join("wrong"), &["status"]);
-    assert_eq!(code, Some(2));
-    assert!(stderr.contains("unauthenticated"), "{stderr}");
+    let wrong = hubctl.run_with(&hub, &hub.dir().join("wrong"), &["status"]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("unauthenticated"), "{}", wrong.stderr);
     let (code, _, stderr) = run(&["--admin", "127.0.0.1:1", "status"]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("127.0.0.1:1"), "{stderr}");

@@ -1,6 +1,7 @@
 //! HTTP/1.1 through the running gateway: connections, bodies in both directions, interim answers,
 //! streams, upgrades, and clients and origins that break off.
 
+use hub_testkit::websocket::{Client, Event, Frame};
 use hub_testkit::{Behaviour, End, Gate, Hub, Origin, Reply, Wire, WireResponse, demo_config};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -483,33 +484,36 @@ async fn a_refused_expectation_is_answered_without_100() {
 const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[tokio::test]
-async fn a_websocket_carries_bytes_both_ways_until_either_side_closes() {
+async fn a_websocket_carries_messages_both_ways_and_is_logged_twice() {
     let origin = Origin::builder()
         .on("/socket", Behaviour::WebSocket)
         .start()
         .await;
     let hub = hub(&origin, "websocket = {}\nbody_bytes_max = 16\n").await;
-    let mut wire = client(&hub).await;
-    wire.send(UPGRADE).await;
-    let head = wire.read_head().await;
-    assert_eq!(head.status, 101);
-    assert_eq!(head.header("upgrade"), Some("websocket"));
-    // RFC 6455 1.3.
-    assert_eq!(
-        head.header("sec-websocket-accept"),
-        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-    );
-    // More than a body may have here: a tunnel has none.
+    let mut socket = Client::connect(hub.addr("public"), "/socket").await;
+    // More than a body may have here: a session has none.
     let bytes = pattern(100_000);
     for part in bytes.chunks(20_000) {
-        wire.send(part).await;
-        assert_eq!(wire.read_exact(part.len()).await, part);
+        socket.send(&Frame::binary(part)).await;
+        assert_eq!(socket.next_but_pings().await, Event::Binary(part.to_vec()));
     }
-    drop(wire);
+    socket.close(4711, "enough").await;
     origin.wait_for_open_connections(0).await;
-    let line = hub.wait_for_access_log(1).await.remove(0);
-    assert_eq!(line["status"], 101);
-    assert_eq!(line["path"], "/socket");
+    let lines = hub.wait_for_access_log(2).await;
+    let (opened, ended) = (&lines[0], &lines[1]);
+    assert_eq!(opened["status"], 101);
+    assert_eq!(opened["path"], "/socket");
+    assert_eq!(ended["event"], "websocket_end");
+    assert_eq!(ended["request_id"], opened["request_id"]);
+    assert_eq!(
+        (&ended["code"], &ended["by"], &ended["why"]),
+        (&4711.into(), &"client".into(), &"closed".into())
+    );
+    assert_eq!(
+        (&ended["messages_in"], &ended["messages_out"]),
+        (&5.into(), &5.into())
+    );
+    assert!(ended["bytes_out"].as_u64() > Some(100_000), "{ended}");
     // An upgraded connection serves nobody else.
     let mut next = client(&hub).await;
     assert_eq!(ask(&mut next, GET).await.status, 200);

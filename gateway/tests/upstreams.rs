@@ -322,7 +322,7 @@ async fn an_upload_to_an_upstream_that_reads_nothing_ends() {
 }
 
 #[tokio::test]
-async fn a_tunnel_ends_at_the_idle_timeout_and_that_is_no_refusal() {
+async fn a_websocket_ends_at_its_route_s_idle_timeout_and_that_is_no_refusal() {
     let origin = Origin::builder()
         .respond(Behaviour::WebSocket)
         .start()
@@ -331,7 +331,8 @@ async fn a_tunnel_ends_at_the_idle_timeout_and_that_is_no_refusal() {
         &blue(&[&origin.endpoint()]),
         "first_byte_timeout_ms = 100\nidle_timeout_ms = 100\n",
     );
-    let hub = start(&(config + "websocket = {}\n")).await;
+    let config = config + "websocket = { idle_timeout_ms = 300 }\n";
+    let hub = start(&config).await;
     let mut wire = Wire::connect(hub.addr("public")).await;
     wire.send(HANDSHAKE).await;
     assert_eq!(wire.read_head().await.status, 101);

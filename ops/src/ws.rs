@@ -125,7 +125,7 @@ pub(crate) fn perform(client: &Client, command: &Ws, as_json: bool) -> anyhow::R
                 .body;
             match as_json {
                 true => println!("{done:#}"),
-                false => println!("{} sessions are being closed", cell(&done["closing"])),
+                false => println!("sessions that are being closed: {}", cell(&done["closing"])),
             }
         }
     }

@@ -25,9 +25,11 @@
 //! awaited otherwise.
 
 mod builder;
+mod hubctl;
 mod metrics;
 
 pub use builder::{ADMIN_TOKEN, HubBuilder, demo_config};
+pub use hubctl::{Hubctl, Said};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 

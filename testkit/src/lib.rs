@@ -39,7 +39,7 @@ pub mod wire;
 
 pub use certs::{Ca, KeyKind, Leaf};
 pub use gate::Gate;
-pub use hub::{ADMIN_TOKEN, Hub, HubBuilder, Signal, demo_config};
+pub use hub::{ADMIN_TOKEN, Hub, HubBuilder, Hubctl, Said, Signal, demo_config};
 pub use origin::{Behaviour, Feed, Origin, OriginBuilder, RecordedRequest, Reply};
 pub use postgres::{Postgres, Session as PostgresSession};
 pub use service_manager::ServiceManager;

@@ -22,7 +22,7 @@ use pingora::http::ResponseHeader;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::AsyncReadExt as _;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 /// How much of an answer's body is read at a time, in bytes.
 const READ_BYTES: usize = 16 * 1024;
@@ -105,8 +105,22 @@ async fn attempt(
         bytes: &upgrade.bytes,
         extensions: settings.compression == Compression::Pass,
     };
-    let answer = dial::dial(exchange, request).await?;
+    let ends = total_deadline(exchange);
+    let dialled = dial::dial(exchange, request);
+    let answer = match ends {
+        None => dialled.await?,
+        Some(ends) => timeout_at(ends.into(), dialled)
+            .await
+            .map_err(|_| Refusal::new(Reason::TotalTimeout))??,
+    };
     Ok((answer, place))
+}
+
+/// When the handshake must be over.
+fn total_deadline(exchange: &Exchange) -> Option<Instant> {
+    let cluster = exchange.target?.cluster;
+    let total = exchange.snapshot.config.clusters[cluster].total_timeout?;
+    Some(exchange.arrival.at + total)
 }
 
 /// A browser says which page opens the session; any other client may say nothing.

@@ -12,6 +12,8 @@ mod plugin;
 mod process;
 mod route;
 mod site;
+mod socket;
+mod websocket;
 
 use site::{Probe, Site};
 use std::collections::BTreeSet;
@@ -80,6 +82,7 @@ fn rows() -> Vec<Row> {
         listener::rows(),
         cluster::rows(),
         route::rows(),
+        websocket::rows(),
         plugin::rows(),
     ]
     .into_iter()

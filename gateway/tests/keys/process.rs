@@ -291,7 +291,7 @@ fn script(site: &Site, text: &str) -> std::path::PathBuf {
     path
 }
 
-async fn upgrade(site: &Site, order: &Value) {
+pub(crate) async fn upgrade(site: &Site, order: &Value) {
     let (status, body) = site
         .hub
         .admin("POST", "/v1/upgrade", &order.to_string())

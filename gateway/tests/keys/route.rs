@@ -163,17 +163,6 @@ fn routes() -> Vec<Row> {
             }),
         ),
         row(
-            "route[].websocket",
-            false,
-            true,
-            &[],
-            probe!(site => {
-                let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-                site.status("/ws", upgrade).await
-            }),
-        ),
-        row(
             "route[].cors_origins",
             json!([]),
             json!(["https://x.test"]),

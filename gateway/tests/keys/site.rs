@@ -2,6 +2,7 @@
 
 use crate::config;
 use crate::material::{self, MATERIAL};
+use crate::socket::Application;
 use hub_testkit::hub::StartFailure;
 use hub_testkit::{ADMIN_TOKEN, Behaviour, Gate, Hub, Origin, Reply, Wire, WireResponse};
 use serde_json::Value;
@@ -35,13 +36,14 @@ pub(crate) struct Site {
     /// The configuration, with everything but `{dir}` filled in.
     pub(crate) config: Value,
     _tls: Option<Origin>,
+    application: Option<Application>,
     _silent: Option<TcpListener>,
     _pipe: Option<File>,
 }
 
 impl Site {
     /// Starts everything that the configuration names: `{blue}` and `{green}` are origins, `{tls}` one
-    /// that speaks TLS, `{silent}` takes connections and says nothing, and `{dir}/pipe` is one that
+    /// that speaks TLS, `{application}` takes WebSockets, `{silent}` takes connections and says nothing, and `{dir}/pipe` is one that
     /// nobody reads.
     pub(crate) async fn start(config: &Value) -> Result<Self, StartFailure> {
         let blue = scripted(0, "blue").start().await;
@@ -57,6 +59,10 @@ impl Site {
             let listener = TcpListener::bind("127.0.0.1:0").await;
             silent = Some(listener.expect("a free port"));
         }
+        let mut application = None;
+        if text.contains("{application}") {
+            application = Some(Application::start().await);
+        }
         let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
         for (mark, place) in [
             ("{blue}", blue.endpoint()),
@@ -65,6 +71,12 @@ impl Site {
             (
                 "{tls}",
                 tls.as_ref().map_or(String::new(), Origin::endpoint),
+            ),
+            (
+                "{application}",
+                application
+                    .as_ref()
+                    .map_or(String::new(), |one| one.address.to_string()),
             ),
             ("{silent}", silent.as_ref().map_or(String::new(), address)),
         ] {
@@ -94,10 +106,16 @@ impl Site {
             blue,
             green,
             config,
+            application,
             _tls: tls,
             _silent: silent,
             _pipe: pipe,
         })
+    }
+
+    pub(crate) fn application(&self) -> &Application {
+        let application = self.application.as_ref();
+        application.expect("the configuration names it")
     }
 
     /// Where the first listener is bound.

@@ -1,7 +1,8 @@
-//! Upgrades: a tunnel only for WebSocket, only where the route allows it, and only after 101.
+//! Upgrades: only to WebSocket, only where the route allows it, and only after 101.
 
 use crate::edge::{Edge, edge};
 use hub_core::Reason;
+use hub_testkit::websocket::accept_key;
 use hub_testkit::{Behaviour, End, Gate, Origin, Reply};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -85,18 +86,25 @@ async fn frames_sent_before_101_reach_the_origin_after_it() {
     let accept = Reply::new(101)
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         .after(&gate);
+    let accept = Behaviour::call(move |request| {
+        let key = request.header("sec-websocket-key").expect("a key");
+        accept
+            .clone()
+            .header("Sec-WebSocket-Accept", accept_key(key))
+    });
     let origin = Origin::builder().on("/ws", accept).start().await;
     let edge = Edge::before(origin, "", "websocket = {}\n").await;
     let mut client = edge.client().await;
-    client.send(format!("{HANDSHAKE}EARLY")).await;
+    client
+        .send([HANDSHAKE.as_bytes(), b"\x81\x85\0\0\0\0EARLY"].concat())
+        .await;
     edge.origin.wait_for_requests(1).await;
     let before = edge.origin.raw_bytes();
     assert!(!edge.origin_saw("EARLY"));
     gate.open();
     assert_eq!(client.read_head().await.status, 101);
-    edge.origin.wait_for_raw_bytes(before + 5).await;
+    edge.origin.wait_for_raw_bytes(before + 11).await;
     assert!(edge.origin_saw("EARLY"));
     edge.assert_nothing_refused().await;
 }
@@ -128,9 +136,14 @@ async fn a_tunnel_carries_bytes_both_ways_and_ends_with_the_client() {
         head.header("sec-websocket-accept"),
         Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
     );
-    client.send(b"\x81\x00GET / HTTP/1.1\r\n\0").await;
-    assert_eq!(client.read_exact(19).await, b"\x81\x00GET / HTTP/1.1\r\n\0");
+    client
+        .send(b"\x82\x93\0\0\0\0\x81\x00GET / HTTP/1.1\r\n\0")
+        .await;
+    let echoed = b"\x82\x13\x81\x00GET / HTTP/1.1\r\n\0";
+    assert_eq!(client.read_exact(21).await, echoed);
     client.half_close().await;
+    // Close 1001, though it sent none.
+    assert_eq!(client.read_exact(19).await[..4], *b"\x88\x11\x03\xe9");
     assert_eq!(client.wait_closed().await, End::Closed);
     edge.origin.wait_for_open_connections(0).await;
     assert_eq!(edge.hub.wait_for_access_log(1).await[0]["status"], 101);
@@ -149,7 +162,7 @@ async fn a_tunnel_may_be_silent_for_longer_than_a_body() {
     assert_eq!(client.read_head().await.status, 101);
     // Only time itself can pass here.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    client.send("still here").await;
-    assert_eq!(client.read_exact(10).await, b"still here");
+    client.send(b"\x81\x8a\0\0\0\0still here").await;
+    assert_eq!(client.read_exact(12).await, b"\x81\x0astill here");
     edge.assert_nothing_refused().await;
 }

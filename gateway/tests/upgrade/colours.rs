@@ -1,6 +1,6 @@
 //! Rollouts and migrations in a process that others drain behind: those have clients on colours, too.
 
-use crate::good::{echo, socket};
+use crate::good::socket;
 use crate::{PATIENCE, begin, config, holds, inode, start, upgrade};
 use hub_testkit::{Behaviour, Hub, Origin, Signal, Wire};
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ async fn while_a_process_drains_no_rollout_starts_and_no_contract_step_begins() 
                      "outcome": "failed", "finished_us": 2, "detail": ""}});
     hub.admin("POST", "/v1/migrations/app/finish", &end.to_string())
         .await;
-    echo(&mut open, "still on the old process").await;
+    open.echo("still on the old process").await;
     drop(open);
     nobody_drains(&hub).await;
     let (status, body) = begin_step(&hub, 2, "contract").await;
@@ -147,7 +147,7 @@ async fn who_drains_is_known_though_the_process_that_knew_was_killed() {
     let (_, shown) = hub.admin("GET", "/v1/upgrade", "").await;
     let draining = shown["draining"].as_array().expect("a list");
     assert!(draining.contains(&json!(first)), "{shown}");
-    echo(&mut open, "served by the first").await;
+    open.echo("served by the first").await;
     let mut wire = Wire::connect(hub.addr("public")).await;
     assert_eq!(crate::ask(&mut wire, crate::GET).await.status, 200);
 }

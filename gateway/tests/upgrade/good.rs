@@ -4,6 +4,7 @@ use crate::{Load, PATIENCE, ask, begin, binary, config, outcome, start, status, 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use hub_testkit::hub::wait_gone;
+use hub_testkit::websocket::Client;
 use hub_testkit::{Behaviour, Ca, End, Gate, Hub, Origin, Reply, Signal, Wire};
 use serde_json::json;
 use std::time::Duration;
@@ -11,19 +12,10 @@ use tokio::time::timeout;
 
 const GET: &str = crate::GET;
 const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n";
-const SOCKET: &str = "GET /socket HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A WebSocket that is open.
-pub(crate) async fn socket(hub: &Hub) -> Wire {
-    let mut wire = Wire::connect(hub.addr("public")).await;
-    wire.send(SOCKET).await;
-    assert_eq!(wire.read_head().await.status, 101);
-    wire
-}
-
-pub(crate) async fn echo(socket: &mut Wire, text: &str) {
-    socket.send(text).await;
-    assert_eq!(socket.read_exact(text.len()).await, text.as_bytes());
+pub(crate) async fn socket(hub: &Hub) -> Client {
+    Client::connect(hub.addr("public"), "/socket").await
 }
 
 /// HTTP/2 to the listener `tls`.
@@ -109,7 +101,7 @@ async fn nothing_is_lost_and_what_was_open_ends_on_the_old_process() {
         (200, Some("close"))
     );
     assert_eq!(idle.wait_closed().await, End::Closed);
-    echo(&mut open, "still here").await;
+    open.echo("still here").await;
     let refused = timeout(PATIENCE, async {
         while send(&requests, "/").await.is_ok() {}
     });
@@ -119,7 +111,7 @@ async fn nothing_is_lost_and_what_was_open_ends_on_the_old_process() {
     let answered = slow_http2.await.expect("no panic");
     assert_eq!(answered.expect("an answer"), 200);
     assert!(hub.is_running(), "the WebSocket is open");
-    echo(&mut open, "and still").await;
+    open.echo("and still").await;
     drop(open);
     assert_eq!(hub.wait_exit().await.code(), Some(0));
     hub.wait_for_metric("hub_processes_draining", &[], |n| n == 0.0)
@@ -163,7 +155,7 @@ async fn the_grace_ends_what_would_stay_for_ever() {
     let id = begin(&hub, json!({"grace_ms": 200})).await;
     assert_eq!(outcome(&hub, &id).await["state"], "committed");
     assert_eq!(hub.wait_exit().await.code(), Some(0));
-    open.read_to_close().await;
+    assert_eq!(open.next_but_pings().await.close_code(), Some(1012));
     assert!(hub.stderr().contains("what is left is cut"));
     hub.wait_for_successor().await;
     assert_eq!(status(hub.addr("public")).await, 200);

@@ -5,7 +5,6 @@
 
 mod colours;
 mod good;
-mod halfway;
 mod manager;
 mod orphans;
 mod refused;

@@ -321,11 +321,14 @@ async fn the_real_one_may_be_killed_while_it_prepares_and_while_it_gets_the_sock
     }
 }
 
-/// Kills the new process when the old one has said that it is at this step. False where it had gone
-/// further by then.
+/// Kills the new process when the old one has said that it is at this step, under load: nothing may be lost.
+/// False where it had gone further by then.
 async fn killed_at(config: &str, step: &str) -> bool {
     let mut hub = start(&crowded(config)).await;
     let old = hub.pid();
+    let load = Load::start(hub.addr("public"));
+    hub.wait_for_metric("hub_requests_started_total", &[], |n| n > 100.0)
+        .await;
     let id = begin(&hub, json!({})).await;
     hub.wait_for_stderr(&format!("\"step\":\"{step}\"")).await;
     // While the old process stands still, nothing goes on.
@@ -341,12 +344,36 @@ async fn killed_at(config: &str, step: &str) -> bool {
     rustix::process::kill_process(new, Signal::KILL).expect("it lives");
     hub.signal(Signal::CONT);
     if !is_aborted(&hub).await {
+        load.give_up().await;
         return false;
     }
     let last = outcome(&hub, &id).await;
     let why = last["why"].as_str().expect("a reason");
     assert!(why.contains("signal: 9"), "{why}");
     assert_eq!((hub.pid(), status(hub.addr("public")).await), (old, 200));
+    let (requests, connections) = load.finish().await;
+    println!("{step}: {why}; {requests} requests on {connections} connections, none lost");
     crate::upgrade(&mut hub).await;
     true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_while_a_new_process_has_the_sockets_is_a_drain_like_any_other() {
+    let origin = Origin::start().await;
+    let config = config(&origin, "");
+    let config = config.replacen("drain_notice_ms = 0\n", "drain_notice_ms = 600000\n", 1);
+    let mut hub = start(&config).await;
+    let load = Load::start(hub.addr("public"));
+    hub.write_file("successor.script", "hello offer ready=all sockets hang");
+    let id = begin(&hub, json!({"binary": fake()})).await;
+    hub.wait_for_stderr("\"step\":\"handing_over\"").await;
+    hub.signal(Signal::TERM);
+    let last = outcome(&hub, &id).await;
+    assert_eq!(last["state"], "aborted", "{last}");
+    assert!(last["why"].to_string().contains("told to end"), "{last}");
+    hub.wait_for_stderr("readiness is off").await;
+    // In its notice it serves as ever.
+    load.finish().await;
+    hub.signal(Signal::TERM);
+    assert_eq!(hub.wait_exit().await.code(), Some(0));
 }

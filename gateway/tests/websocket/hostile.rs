@@ -3,8 +3,11 @@
 use super::{client, gateway};
 use hub_testkit::Hub;
 use hub_testkit::process::usage;
-use hub_testkit::websocket::{EchoServer, Event, Frame, Length, PlayedServer, Role, opcode};
+use hub_testkit::websocket::{
+    EchoServer, Event, Frame, Length, PATIENCE, PlayedServer, Role, opcode,
+};
 use std::time::Duration;
+use tokio::time::timeout;
 
 const MIB: u64 = 1 << 20;
 /// How long nothing must move to count as stuck.
@@ -223,7 +226,8 @@ async fn a_client_that_goes_on_after_its_breach_is_cut_off() {
     sender.send(&Frame::text("x").unmasked()).await;
     assert_eq!(receiver.next().await.close_code(), Some(1002));
     let frame = Frame::binary(vec![7; 64 * 1024]);
-    while sender.try_send(&frame).await.is_ok() {}
+    let go_on = async { while sender.try_send(&frame).await.is_ok() {} };
+    timeout(PATIENCE, go_on).await.expect("it is cut off");
     assert!(receiver.next().await.is_last());
 }
 

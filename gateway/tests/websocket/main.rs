@@ -6,6 +6,7 @@ mod clients;
 mod ends;
 mod handshake;
 mod hostile;
+mod orders;
 mod slow;
 mod tls;
 mod upstream;
@@ -15,10 +16,12 @@ use hub_testkit::{Hub, Wire, WireResponse, demo_config};
 use std::fmt::Display;
 use std::path::Path;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_hub-gateway");
+
 /// A gateway whose one route takes WebSockets, with these keys of its `websocket` table.
 async fn gateway(endpoint: impl Display, keys: &str) -> Hub {
     let config = demo_config(endpoint) + &format!("websocket = {{ {keys} }}\n");
-    Hub::builder(Path::new(env!("CARGO_BIN_EXE_hub-gateway")))
+    Hub::builder(Path::new(BINARY))
         .config(&config)
         .start()
         .await

@@ -20,8 +20,8 @@ pub enum Behaviour {
     Reply(Reply),
     /// Gives the answer that this function makes of the whole request.
     Call(Arc<dyn Fn(&RecordedRequest) -> Reply + Send + Sync>),
-    /// Accepts an upgrade with 101 (and `Sec-WebSocket-Accept`), then sends every byte back as it
-    /// came. A request without `Upgrade` is answered 426.
+    /// Accepts an upgrade with 101 (and `Sec-WebSocket-Accept`), then sends every frame back, a
+    /// Ping as a Pong, until it has answered a Close. A request without `Upgrade` is answered 426.
     WebSocket,
     /// Reads the request and never answers; the connection stays open until the peer closes it.
     Hang,

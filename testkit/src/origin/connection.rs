@@ -7,7 +7,7 @@ use super::record::{Entry, Ledger, RecordedRequest};
 use crate::Gate;
 use crate::fields::{self, Framing};
 use crate::stream::Stream;
-use crate::websocket::accept_key;
+use crate::websocket::{Frame, Masking, Role, accept_key, opcode};
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use std::io;
@@ -322,13 +322,35 @@ impl Connection {
         }
         self.write((head + "\r\n").as_bytes()).await?;
         loop {
-            if self.buffer.is_empty() && self.fill().await? == 0 {
+            let (frame, len) = match Frame::parse(&self.buffer) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => {
+                    if self.fill().await? > 0 {
+                        continue;
+                    }
+                    self.ledger().complete(entry, String::new(), Vec::new());
+                    return Ok(After::Close);
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            let bytes = self.buffer.split_to(len);
+            self.ledger().body(entry, &bytes);
+            let echo = Frame {
+                opcode: if frame.opcode == opcode::PING {
+                    opcode::PONG
+                } else {
+                    frame.opcode
+                },
+                masking: Masking::ByRole,
+                ..frame
+            };
+            if frame.opcode != opcode::PONG {
+                self.write(&echo.bytes(Role::Server)).await?;
+            }
+            if frame.opcode == opcode::CLOSE {
                 self.ledger().complete(entry, String::new(), Vec::new());
                 return Ok(After::Close);
             }
-            let bytes = self.buffer.split();
-            self.ledger().body(entry, &bytes);
-            self.write(&bytes).await?;
         }
     }
 
