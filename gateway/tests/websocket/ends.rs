@@ -2,7 +2,7 @@
 //! `close_timeout_ms` is for peers that do not answer. Here it is longer than a test waits.
 
 use super::{client, gateway};
-use hub_testkit::websocket::{EchoServer, Event, Frame, Length, PlayedServer};
+use hub_testkit::websocket::{EchoServer, Event, Frame, Length, PlayedServer, Role};
 
 const KEYS: &str = "close_timeout_ms = 60000";
 
@@ -36,4 +36,22 @@ async fn a_client_within_a_frame_that_nobody_will_end_is_let_go() {
     drop(upstream);
     let last = client.next().await;
     assert!(matches!(last, Event::End | Event::Reset), "{last:?}");
+}
+
+/// The application has the beginning of a frame whose end is not let through.
+#[tokio::test]
+async fn a_client_whose_text_goes_bad_within_a_frame_is_let_go_and_so_is_its_application() {
+    let application = PlayedServer::start().await;
+    let hub = gateway(application.addr(), KEYS).await;
+    let (mut client, mut upstream) = tokio::join!(client(&hub), application.open());
+    let text = [&[b'x'; 50][..], &[0xc0, 0xaf], &[b'x'; 50]].concat();
+    let frame = Frame::text(text).bytes(Role::Client);
+    client.send_raw(&frame[..40]).await;
+    upstream.wait_for_bytes(40).await;
+    client.send_raw(&frame[40..80]).await;
+    assert_eq!(client.next().await.close_code(), Some(1007));
+    let last = upstream.next().await;
+    assert!(matches!(last, Event::End | Event::Reset), "{last:?}");
+    drop(upstream);
+    client.answer_close(Some(1007)).await;
 }
