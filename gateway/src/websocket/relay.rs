@@ -515,11 +515,11 @@ where
             self.client.poll_written(now, cx).is_ready(),
             self.upstream.poll_written(now, cx).is_ready(),
         ];
-        if self.client.cut_off && written[0] {
-            let _told = self.client.poll_shutdown(cx);
+        if written[0] {
+            self.client.finish(cx);
         }
-        if self.upstream.cut_off && written[1] {
-            let _told = self.upstream.poll_shutdown(cx);
+        if written[1] {
+            self.upstream.finish(cx);
         }
         let over = written == [true, true] && self.client.is_over() && self.upstream.is_over();
         if now < until && !over {

@@ -49,6 +49,8 @@ pub(super) struct Side<S> {
     pub(super) shut: bool,
     /// What it was sent stops in the middle of a frame: the end of the connection is all that can tell it.
     pub(super) cut_off: bool,
+    /// It was told that nothing more follows.
+    finished: bool,
     /// Bytes from it that nobody took.
     pub(super) lost: usize,
     /// Nothing more comes from it, or is wanted.
@@ -91,6 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
             own_closes: false,
             shut: false,
             cut_off: false,
+            finished: false,
             lost: 0,
             ended: false,
             broken: false,
@@ -223,6 +226,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
         }
         self.stuck = None;
         Poll::Ready(())
+    }
+
+    /// Ends our half of its connection where nothing more is expected of it. To be called once all is written. A
+    /// client leaves the end to the server (RFC 6455, section 7.1.1), and would wait for as long as the other
+    /// side.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>) {
+        let is_last = self.cut_off || self.shut && (self.closed.is_some() || self.broken);
+        if is_last && !self.finished && !self.gone {
+            self.finished = self.poll_shutdown(cx).is_ready();
+        }
     }
 
     /// Says that nothing more follows.

@@ -197,6 +197,7 @@ async fn a_handshake_that_is_malformed_is_a_plain_request() {
     }
 }
 
+/// More than the gateway reads at a time, both ways.
 #[tokio::test]
 async fn frames_that_come_with_the_handshake_are_not_lost() {
     let application = PlayedServer::start().await;
@@ -205,7 +206,7 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
         .await
         .expect("it listens");
     let handshake = socket();
-    let message = Frame::binary(vec![7; 4000]);
+    let message = Frame::binary(vec![7; 40_000]);
     let early = message.bytes(Role::Client).repeat(5);
     let play = async {
         let knock = application.accept().await;
@@ -218,7 +219,7 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
         tokio::join!(handshake.open_and_send(stream, &early), play);
     for peer in [&mut client, &mut upstream] {
         for _ in 0..5 {
-            assert_eq!(peer.next().await, Event::Binary(vec![7; 4000]));
+            assert_eq!(peer.next().await, Event::Binary(vec![7; 40_000]));
         }
     }
 }

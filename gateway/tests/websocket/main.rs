@@ -3,6 +3,7 @@
 
 mod cases;
 mod clients;
+mod ends;
 mod handshake;
 mod hostile;
 mod orders;

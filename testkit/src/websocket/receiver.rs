@@ -147,17 +147,37 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 self.closed = frame.opcode == opcode::CLOSE;
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(64 * 1024);
-            let read = self.stream.read_buf(&mut self.buffer);
-            match tokio::time::timeout(PATIENCE, read).await {
-                // In the middle of a frame as well: whoever is in trouble may break off.
-                Ok(Ok(0)) => return Ok(None),
-                Ok(Err(_)) => {
-                    self.reset = true;
-                    return Ok(None);
-                }
-                Ok(Ok(_)) => {}
-                Err(_) => return Err(format!("nothing came in {PATIENCE:?}")),
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads what has come; false at the end of the connection.
+    async fn fill(&mut self) -> Result<bool, String> {
+        self.buffer.reserve(64 * 1024);
+        let read = self.stream.read_buf(&mut self.buffer);
+        match tokio::time::timeout(PATIENCE, read).await {
+            // In the middle of a frame as well: whoever is in trouble may break off.
+            Ok(Ok(count)) => Ok(count > 0),
+            Ok(Err(_)) => {
+                self.reset = true;
+                Ok(false)
+            }
+            Err(_) => Err(format!("nothing came in {PATIENCE:?}")),
+        }
+    }
+
+    /// Waits until so many bytes have come of what is not yet a whole frame.
+    ///
+    /// # Panics
+    /// Where they do not come.
+    pub async fn wait_for_bytes(&mut self, count: usize) {
+        while self.buffer.len() < count {
+            match self.fill().await {
+                Ok(true) => {}
+                Ok(false) => panic!("the connection ended after {} bytes", self.buffer.len()),
+                Err(why) => panic!("{why}, after {} bytes", self.buffer.len()),
             }
         }
     }
