@@ -207,7 +207,7 @@ type Ping = [u8; PING.len() + 8];
 /// Most bytes that are read of a side that nobody listens to any more.
 const LOST_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes that a session moves before others get their turn.
-const TURN_BYTES: u64 = 256 * 1024;
+const TURN_BYTES: u64 = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
