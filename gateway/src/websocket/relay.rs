@@ -459,11 +459,6 @@ where
             return Some(until);
         }
         let after = |since: Instant, time: Duration| (!time.is_zero()).then(|| since + time);
-        let alive = |heard: Instant, asked: Asked| match asked {
-            Asked::No => after(heard, terms.ping_interval),
-            Asked::Queued => None,
-            Asked::Sent(at) => after(at, terms.pong_timeout),
-        };
         [
             after(self.began, terms.lifetime),
             self.expires,
@@ -475,8 +470,8 @@ where
             self.upstream
                 .stuck
                 .and_then(|since| after(since, terms.write_timeout)),
-            alive(self.client.heard, self.client.asked),
-            alive(self.upstream.heard, self.upstream.asked),
+            alive_by(&self.client, terms),
+            alive_by(&self.upstream, terms),
             self.client.pace.waits_until.filter(|until| *until > now),
             self.upstream.pace.waits_until.filter(|until| *until > now),
         ]
@@ -675,6 +670,19 @@ where
     pumped.unwrap_or(Pumped::Bytes { data })
 }
 
+/// When a side is to be asked whether it is there, or is to have answered. `None` for one that nobody reads at
+/// the moment: what it may have said is not known.
+fn alive_by<S: AsyncRead + AsyncWrite + Unpin>(side: &Side<S>, terms: &Terms) -> Option<Instant> {
+    if terms.ping_interval.is_zero() || side.is_done() || side.pace.waits_until.is_some() {
+        return None;
+    }
+    match side.asked {
+        Asked::No => Some(side.heard + terms.ping_interval),
+        Asked::Queued => None,
+        Asked::Sent(at) => Some(at + terms.pong_timeout),
+    }
+}
+
 /// Asks a side whether it is there, when it is time to. True where it was asked and did not answer.
 fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     side: &mut Side<S>,
@@ -682,21 +690,15 @@ fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     ping: &[u8],
     now: Instant,
 ) -> bool {
-    if side.is_done() || side.pace.waits_until.is_some() {
-        // Nobody reads what it may have said.
+    if alive_by(side, terms).is_none_or(|at| at > now) {
         return false;
     }
-    match side.asked {
-        Asked::No => {
-            if over(side.heard, terms.ping_interval, now) {
-                side.asked = Asked::Queued;
-                side.say(&Control::new(ControlOpcode::Ping, ping));
-            }
-            false
-        }
-        Asked::Queued => false,
-        Asked::Sent(at) => over(at, terms.pong_timeout, now),
+    let is_silent = side.asked != Asked::No;
+    if !is_silent {
+        side.asked = Asked::Queued;
+        side.say(&Control::new(ControlOpcode::Ping, ping));
     }
+    is_silent
 }
 
 fn ping() -> Ping {

@@ -565,3 +565,42 @@ async fn an_application_is_not_kept_waiting_for_the_rest_of_a_frame() {
     assert_eq!((outcome.by, outcome.why), (By::Client, Why::Gone));
     assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_slowed_past_the_time_to_be_asked_costs_no_turns() {
+    let mut limits = Terms {
+        ping_interval: SECOND / 10,
+        ..terms()
+    };
+    limits.client_rates.messages = Some(Rate::each_second(1));
+    let (mut client, inner) = duplex(1_000);
+    let (mut upstream, outer) = duplex(1_000);
+    tokio::spawn(async move {
+        let now = tokio::time::Instant::now().into_std();
+        let sides = ((inner, Vec::new()), (outer, Vec::new()));
+        let mut relay = Relay::new(Arc::new(limits), sides.0, sides.1, now);
+        let mut turns = 0;
+        std::future::poll_fn(|cx| {
+            turns += 1;
+            assert!(turns < 10_000, "it never rests");
+            relay.poll(cx)
+        })
+        .await
+    });
+    let message = frame(0x81, MASK, b"x");
+    client.write_all(&message.repeat(5)).await.expect("taken");
+    let mut seen = 0;
+    while seen < 5 {
+        let mut head = [0; 2];
+        upstream.read_exact(&mut head).await.expect("it lives");
+        let mut rest = vec![0; 4 + usize::from(head[1] & 0x7f)];
+        upstream.read_exact(&mut rest).await.expect("the rest");
+        if head[0] == 0x81 {
+            seen += 1;
+            continue;
+        }
+        let ping: Vec<u8> = (4..rest.len()).map(|at| rest[at] ^ rest[at % 4]).collect();
+        let pong = frame(0x8a, None, &ping);
+        upstream.write_all(&pong).await.expect("taken");
+    }
+}
