@@ -94,10 +94,13 @@ async fn main() -> io::Result<()> {
         stop.send_replace(true);
         tokio::time::sleep(DRAIN_MAX).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = serve => served,
         () = end => Ok(()),
-    }
+    };
+    // A WebSocket is none of the server's connections any more. Each holds a receiver until it has said goodbye.
+    tokio::time::timeout(DRAIN_MAX, stop.closed()).await.ok();
+    served
 }
 
 /// Waits until the process is to end.
