@@ -14,7 +14,7 @@
 //!
 //! Until `taken` is read the old process serves as ever, and whatever goes wrong ends the child and nothing
 //! else. The child accepts nobody before it has heard `parted`: so it may be killed at any moment, and no
-//! client is lost with it. Connections wait in the sockets' queues for the fraction of a millisecond between the two. A
+//! client is lost with it. Connections wait in the sockets' queues for the moment between the two. A
 //! new process whose predecessor goes away ends, unless it has the sockets and that one is dead: then it takes over.
 //!
 //! Invariant: the old process stops accepting only after it has read `taken` from a child that lives.

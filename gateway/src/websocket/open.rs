@@ -2,7 +2,7 @@
 
 use super::dial::{self, Answer, Request};
 use super::handshake::{self, accept_of};
-use super::registry::{Opening, Place, Registry, RouteCounters};
+use super::registry::{About, Place, Registry, RouteCounters};
 use super::relay::{Relay, Terms};
 use super::session::Session;
 use crate::front::app::Connection;
@@ -181,7 +181,9 @@ async fn begin(
         } else {
             &sockets.plain
         };
-        let ticket = Registry::open(&exchange.hub, opening(&exchange, sockets));
+        // What came over from a colour that failed stays until the routing changes.
+        let followed = exchange.first_colour.map_or(0, |_| exchange.snapshot.epoch);
+        let ticket = Registry::open(&exchange.hub, about(&exchange, sockets), followed);
         place.opened();
         let (stream, early) = downstream.into_stream();
         let mut relay = Relay::new(Arc::clone(terms), (stream, early.into()), (wire, rest), now);
@@ -232,12 +234,12 @@ fn dress(head: &mut ResponseHeader, key: &[u8]) {
     put(head, header::SEC_WEBSOCKET_ACCEPT, accept);
 }
 
-fn opening(exchange: &Exchange, sockets: &RouteSockets) -> Opening {
+fn about(exchange: &Exchange, sockets: &RouteSockets) -> About {
     let target = exchange
         .target
         .expect("a request that was forwarded has a target");
     let cluster = &exchange.snapshot.config.clusters[target.cluster];
-    Opening {
+    About {
         request_id: exchange.request_id,
         route: exchange.route_name().into(),
         cluster: cluster.name.as_str().into(),
@@ -248,8 +250,6 @@ fn opening(exchange: &Exchange, sockets: &RouteSockets) -> Opening {
             .map(|tenant| exchange.snapshot.config.tenants[tenant].id.clone()),
         client: exchange.arrival.client.address,
         settings: Arc::clone(&sockets.settings),
-        // What came over from a colour that failed stays until the routing changes.
-        followed: exchange.first_colour.map_or(0, |_| exchange.snapshot.epoch),
     }
 }
 

@@ -62,23 +62,16 @@ pub(crate) struct RouteCounters {
 #[derive(Debug)]
 pub(crate) struct Entry {
     number: u64,
-    pub(crate) request_id: RequestId,
+    pub(crate) about: About,
     pub(crate) opened: Instant,
-    pub(crate) route: Box<str>,
-    pub(crate) cluster: Box<str>,
-    pub(crate) colour: Colour,
-    pub(crate) endpoint: Box<str>,
-    pub(crate) tenant: Option<LocationId>,
-    pub(crate) client: IpAddr,
     /// Messages and bytes, by direction.
     passed: [[AtomicU64; 2]; 2],
-    settings: Arc<WebSocket>,
     inbox: Mutex<Inbox>,
 }
 
 /// What is known of a session when it opens.
 #[derive(Debug)]
-pub(crate) struct Opening {
+pub(crate) struct About {
     pub(crate) request_id: RequestId,
     pub(crate) route: Box<str>,
     pub(crate) cluster: Box<str>,
@@ -87,8 +80,6 @@ pub(crate) struct Opening {
     pub(crate) tenant: Option<LocationId>,
     pub(crate) client: IpAddr,
     pub(crate) settings: Arc<WebSocket>,
-    /// Epoch of the snapshot by which it is where it is.
-    pub(crate) followed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -181,24 +172,17 @@ impl Registry {
         });
     }
 
-    /// Adds a session.
-    pub(crate) fn open(hub: &Arc<crate::hub::Hub>, opening: Opening) -> Ticket {
+    /// Adds a session, which is where it is by the snapshot of the epoch `followed`.
+    pub(crate) fn open(hub: &Arc<crate::hub::Hub>, about: About, followed: u64) -> Ticket {
         let registry = &hub.websockets;
         let number = registry.last.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry {
             number,
-            request_id: opening.request_id,
+            about,
             opened: Instant::now(),
-            route: opening.route,
-            cluster: opening.cluster,
-            colour: opening.colour,
-            endpoint: opening.endpoint,
             passed: Default::default(),
-            tenant: opening.tenant,
-            client: opening.client,
-            settings: opening.settings,
             inbox: Mutex::new(Inbox {
-                followed: opening.followed,
+                followed,
                 ..Inbox::default()
             }),
         });
@@ -238,7 +222,7 @@ impl Registry {
             .map(|(index, cluster)| (cluster.name.as_str(), index))
             .collect();
         self.each(|entry| {
-            entry.follow(snapshot, clusters.get(&*entry.cluster).copied());
+            entry.follow(snapshot, clusters.get(&*entry.about.cluster).copied());
         });
     }
 
@@ -246,7 +230,7 @@ impl Registry {
     pub(crate) fn catch_up(hub: &crate::hub::Hub, entry: &Entry) {
         let snapshot = hub.snapshot();
         let mut clusters = snapshot.config.clusters.iter();
-        let cluster = clusters.position(|cluster| cluster.name == *entry.cluster);
+        let cluster = clusters.position(|cluster| cluster.name == *entry.about.cluster);
         entry.follow(&snapshot, cluster);
         let phase = hub.lifecycle().phase();
         if phase >= Phase::HandedOver {
@@ -427,14 +411,17 @@ impl Which {
     fn means(&self, entry: &Entry) -> bool {
         let is = |wanted: &Option<String>, has: &str| wanted.as_ref().is_none_or(|one| one == has);
         self.session.is_none_or(|number| number == entry.number)
-            && self
-                .tenant
-                .as_ref()
-                .is_none_or(|one| entry.tenant.as_ref().is_some_and(|id| id.as_str() == one))
-            && is(&self.route, &entry.route)
-            && is(&self.cluster, &entry.cluster)
-            && is(&self.colour, colour_name(entry.colour))
-            && is(&self.endpoint, &entry.endpoint)
+            && self.tenant.as_ref().is_none_or(|one| {
+                entry
+                    .about
+                    .tenant
+                    .as_ref()
+                    .is_some_and(|id| id.as_str() == one)
+            })
+            && is(&self.route, &entry.about.route)
+            && is(&self.cluster, &entry.about.cluster)
+            && is(&self.colour, colour_name(entry.about.colour))
+            && is(&self.endpoint, &entry.about.endpoint)
     }
 
     /// Nothing is said, so all are meant.
@@ -510,24 +497,28 @@ impl Entry {
             inbox.followed = snapshot.epoch;
         }
         let tenants = &snapshot.config.tenants;
-        let tenant = self.tenant.as_ref().map(|id| tenants.get(id.as_ref()));
+        let tenant = self
+            .about
+            .tenant
+            .as_ref()
+            .map(|id| tenants.get(id.as_ref()));
         if tenant.is_some_and(|found| found.is_none_or(|tenant| !tenants[tenant].enabled)) {
             return self.order(Order {
                 cause: Cause::Tenant,
-                at: Instant::now() + self.settings.jitter.mul_f64(rand::random()),
+                at: Instant::now() + self.about.settings.jitter.mul_f64(rand::random()),
                 code: 1008,
                 reason: "the location is not served any more",
             });
         }
         // A reload may have removed it; its sessions may end by themselves.
         let Some(cluster) = cluster else { return };
-        let spread = match self.settings.on_switch {
+        let spread = match self.about.settings.on_switch {
             OnSwitch::Pin => return,
-            OnSwitch::Drain => self.settings.jitter,
+            OnSwitch::Drain => self.about.settings.jitter,
             OnSwitch::Cut => Duration::ZERO,
         };
-        let wanted = pick::colour_on(snapshot, cluster, tenant.flatten(), self.client);
-        if wanted == self.colour {
+        let wanted = pick::colour_on(snapshot, cluster, tenant.flatten(), self.about.client);
+        if wanted == self.about.colour {
             self.withdraw(Cause::Switch);
         } else {
             self.order(Order {
@@ -540,10 +531,10 @@ impl Entry {
     }
 
     fn leave_to_successor(&self, now: Instant) {
-        if self.settings.on_upgrade == OnUpgrade::Drain {
+        if self.about.settings.on_upgrade == OnUpgrade::Drain {
             self.order(Order {
                 cause: Cause::Upgrade,
-                at: now + self.settings.jitter.mul_f64(rand::random()),
+                at: now + self.about.settings.jitter.mul_f64(rand::random()),
                 code: RESTART,
                 reason: "the gateway is exchanged",
             });
@@ -551,7 +542,7 @@ impl Entry {
     }
 
     fn stop(&self, now: Instant, spread: Duration) {
-        let spread = self.settings.jitter.min(spread);
+        let spread = self.about.settings.jitter.min(spread);
         self.order(Order {
             cause: Cause::Stop,
             at: now + spread.mul_f64(rand::random()),
@@ -581,13 +572,13 @@ impl Entry {
         let order = self.inbox.lock().order;
         json!({
             "session": self.number,
-            "request_id": self.request_id.to_string(),
-            "tenant": self.tenant.as_ref().map(LocationId::as_str),
-            "route": self.route,
-            "cluster": self.cluster,
-            "colour": colour_name(self.colour),
-            "endpoint": self.endpoint,
-            "client": self.client,
+            "request_id": self.about.request_id.to_string(),
+            "tenant": self.about.tenant.as_ref().map(LocationId::as_str),
+            "route": self.about.route,
+            "cluster": self.about.cluster,
+            "colour": colour_name(self.about.colour),
+            "endpoint": self.about.endpoint,
+            "client": self.about.client,
             "age_seconds": self.opened.elapsed().as_secs(),
             "messages_in": number(Direction::In, 0),
             "messages_out": number(Direction::Out, 0),

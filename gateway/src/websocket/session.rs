@@ -74,15 +74,16 @@ impl Session {
         self.is_recorded = true;
         self.place.route.closed(outcome.code);
         let entry = &self.ticket.entry;
+        let about = &entry.about;
         self.hub.access_log.log(&WebSocketRecord {
             at: SystemTime::now(),
-            request_id: entry.request_id,
-            client: entry.client,
-            route: &entry.route,
-            cluster: &entry.cluster,
-            colour: crate::snapshot::colour_name(entry.colour),
-            endpoint: &entry.endpoint,
-            tenant: entry.tenant.as_ref().map(LocationId::as_str),
+            request_id: about.request_id,
+            client: about.client,
+            route: &about.route,
+            cluster: &about.cluster,
+            colour: crate::snapshot::colour_name(about.colour),
+            endpoint: &about.endpoint,
+            tenant: about.tenant.as_ref().map(LocationId::as_str),
             code: outcome.code,
             by: outcome.by.as_str(),
             why: outcome.why.as_str(),
